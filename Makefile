@@ -1,0 +1,54 @@
+# Everything a newcomer types. `make demo` and `make test` need Python 3.11 to 3.13, pip and make, nothing else.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+UV := .uv/bin/uv
+BIN := $(VENV)/bin
+# A tool that this Makefile starts must find the python and the vdm of this environment first:
+# Beam's worker pools start a bare `python`.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo test check format bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  -/'
+
+setup: $(VENV)/.stamp  ## .venv exactly as requirements.lock says
+
+$(UV):
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python 3.11 to 3.13 is needed, $(PYTHON) is %d.%d: call make PYTHON=/path/to/python3.11" % v)'
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
+
+$(VENV)/.stamp: requirements.lock pyproject.toml | $(UV)
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock: | $(UV)  ## resolve requirements.lock anew, keeping what still fits (UPGRADE=--upgrade takes the newest)
+	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --quiet $(UPGRADE) --output-file requirements.lock
+
+demo: setup  ## data -> train -> eval -> sample -> export on real 8x8 digits, at most five minutes
+	$(BIN)/python -m pipelines.demo
+
+test: setup  ## the default test suite
+	$(BIN)/python -m pytest
+
+check: setup  ## lint, format, types, import order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup  ## mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## timings and sizes, as ratios in one run
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) .uv demo

@@ -1,0 +1,182 @@
+"""What an experiment is: frozen, keyword-only dataclasses of plain values.
+
+The named experiments live in `configs/`; this module holds the types and the checks that span several fields.
+It imports neither jax nor pydantic, so that the command line, the flows and the Beam jobs can read it at no cost.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet"]
+Augmentation = Literal["none", "flip_rotate", "flip_rotate_channels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data set the experiment is about and how its training images are varied."""
+
+    name: str
+    """Name of the prepared data set, as its manifest gives it."""
+    image_shape: tuple[int, int, int]
+    """Height, width and channels of one image."""
+    num_levels: int = 256
+    """Values that one channel of one pixel can take: 0 to num_levels - 1."""
+    augmentation: Augmentation = "none"
+    """Random variation of the training images; a varied image is flagged to the network."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for shapes and levels that no image can have."""
+        if min(self.image_shape) < 1:
+            raise ValueError(f"image_shape must be positive, got {self.image_shape}")
+        if not 2 <= self.num_levels <= 256:
+            raise ValueError(f"num_levels must lie in 2..256, got {self.num_levels}")
+        height, width, channels = self.image_shape
+        if self.augmentation != "none" and height != width:
+            raise ValueError(f"rotations need square images, got {height}x{width}")
+        if self.augmentation == "flip_rotate_channels" and channels < 2:
+            raise ValueError("flip_rotate_channels needs more than one channel")
+
+    @property
+    def num_dims(self) -> int:
+        """Dimensions that a likelihood per dimension is divided by: height x width x channels."""
+        height, width, channels = self.image_shape
+        return height * width * channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The score network and the noise schedule (Secs. 3 to 5 of arXiv 2107.00630)."""
+
+    n_embd: int = 128
+    """Channels of every block; a multiple of 32, the number of groups of each GroupNorm."""
+    n_layer: int = 32
+    """Residual blocks on the way down; the way up has one more and the middle has two."""
+    dropout: float = 0.1
+    """Rate of the dropout inside each block."""
+    with_attention: bool = False
+    """Self-attention after every block, not in the middle only."""
+    with_fourier_features: bool = True
+    """Add sin(2 pi 2^n z) and cos(2 pi 2^n z) to the network's input (App. C)."""
+    fourier_exponents: tuple[int, ...] = (6, 7)
+    """The exponents n of the Fourier features."""
+    gamma_type: GammaType = "learnable_scalar"
+    """Shape of gamma(t) = -log SNR(t): a fixed line, a learned line, or a learned monotone network."""
+    gamma_min: float = -13.3
+    """gamma(0) at initialisation; also the lower end of the network's normalised gamma."""
+    gamma_max: float = 5.0
+    """gamma(1) at initialisation; also the upper end of the network's normalised gamma."""
+    timesteps: int = 0
+    """Steps T of the diffusion; 0 is continuous time."""
+    antithetic_time_sampling: bool = True
+    """Spread the times of a batch evenly over [0, 1) from one random offset."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes that the network cannot have."""
+        if self.n_embd < 32 or self.n_embd % 32:
+            raise ValueError(f"n_embd must be a positive multiple of 32 (GroupNorm has 32 groups), got {self.n_embd}")
+        if self.n_layer < 1:
+            raise ValueError(f"n_layer must be at least 1, got {self.n_layer}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if not self.gamma_min < self.gamma_max:
+            raise ValueError(f"gamma_min must be below gamma_max, got {self.gamma_min} and {self.gamma_max}")
+        if self.timesteps < 0:
+            raise ValueError(f"timesteps must be 0 (continuous time) or positive, got {self.timesteps}")
+        if self.with_fourier_features and not self.fourier_exponents:
+            raise ValueError("with_fourier_features needs at least one of fourier_exponents")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW with warm-up and an exponential moving average (EMA) of the parameters."""
+
+    learning_rate: float = 2e-4
+    """Learning rate after the warm-up."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises from 0; the very first update has rate 0."""
+    lr_decay: bool = False
+    """Lower the learning rate linearly to 0 at train.steps."""
+    b1: float = 0.9
+    """Decay of Adam's first moment."""
+    b2: float = 0.99
+    """Decay of Adam's second moment."""
+    eps: float = 1e-8
+    """Adam's epsilon."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of every parameter whose name is not `bias`; multiplied by the learning rate."""
+    ema_rate: float = 0.9999
+    """Decay of the moving average; no bias correction."""
+    gradient_clip_norm: float | None = None
+    """Largest global norm of the gradient; None does not clip."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for rates outside their range."""
+        if self.learning_rate <= 0.0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
+        for name in ("b1", "b2", "ema_rate"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.gradient_clip_norm is not None and self.gradient_clip_norm <= 0.0:
+            raise ValueError(f"gradient_clip_norm must be positive or null, got {self.gradient_clip_norm}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long to train, on how much at once, and how often to write."""
+
+    steps: int
+    """Optimiser steps of the whole run."""
+    batch_size: int = 128
+    """Images per step over all devices together."""
+    seed: int = 1
+    """Seed of initialisation, batches, augmentation, times, noise and dropout."""
+    log_every: int = 1000
+    """Steps between two rows of metrics.jsonl; a row is the mean over these steps."""
+    checkpoint_every: int = 10_000
+    """Steps between two checkpoints; the last step is always saved."""
+    keep_checkpoints: int = 5
+    """Newest checkpoints to keep."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for counts below one."""
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0..2^32-1, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How bits per dimension are measured."""
+
+    passes: int = 4
+    """Times that every image of the split is evaluated, each with its own time and noise; 2 give an error."""
+    batch_size: int = 256
+    """Images per call of the network; does not change the result beyond float32 rounding."""
+    seed: int = 0
+    """Seed of times and noise; two checkpoints evaluated with one seed see the same noise."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for counts below one."""
+        if self.passes < 2:
+            raise ValueError(f"passes must be at least 2, or the error cannot be estimated, got {self.passes}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must lie in 0..2^32-1, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment, complete: what `config.json` of a run holds."""
+
+    name: str
+    """Name of the experiment in `configs/`."""
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig
+    eval: EvalConfig = field(default_factory=EvalConfig)
