@@ -1,0 +1,167 @@
+"""The variational diffusion model: a noise schedule and a score network behind pure functions of the parameters.
+
+The negative evidence lower bound of an image (Eq. 11 of arXiv 2107.00630) is the sum of three losses in nats:
+reconstruction -log p(x | z_0), prior KL(q(z_1 | x) || p(z_1)), and the diffusion loss.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from vdm_lib import diffusion, likelihood
+from vdm_lib.config import Config, DataConfig, ModelConfig
+from vdm_lib.schedules import make_schedule
+from vdm_lib.types import Conditioning, Key, Latents, Levels, Params, PerImage
+from vdm_lib.unet import ScoreUNet
+
+
+class Noise(NamedTuple):
+    """What one estimate of the loss draws at random."""
+
+    eps_0: Latents
+    """Standard normal noise of z_0 for the reconstruction loss."""
+    t: PerImage
+    """Time of each image in [0, 1); with T steps it is rounded up to a multiple of 1/T."""
+    eps: Latents
+    """Standard normal noise of z_t for the diffusion loss."""
+
+
+class Losses(NamedTuple):
+    """The three terms of the bound in nats per image; each may be divided into bits per dimension."""
+
+    recon: PerImage
+    latent: PerImage
+    diff: PerImage
+
+    @property
+    def total(self) -> PerImage:
+        """The negative evidence lower bound, an upper bound on -log p(x)."""
+        return self.recon + self.latent + self.diff
+
+
+class _Modules(nn.Module):
+    """Holds the two flax modules, so that the parameters form one tree {gamma, score_model}."""
+
+    model: ModelConfig
+
+    def setup(self) -> None:
+        model = self.model
+        self.gamma = make_schedule(model)
+        self.score_model = ScoreUNet(
+            n_embd=model.n_embd,
+            n_layer=model.n_layer,
+            dropout=model.dropout,
+            with_attention=model.with_attention,
+            fourier_exponents=model.fourier_exponents if model.with_fourier_features else (),
+            gamma_min=model.gamma_min,
+            gamma_max=model.gamma_max,
+        )
+
+    def __call__(self, z: Latents, t: PerImage, conditioning: Conditioning) -> Latents:
+        return self.score_model(z, self.gamma(t), conditioning, deterministic=True)
+
+
+@dataclass(frozen=True)
+class VDM:
+    """A variational diffusion model for images of one shape; it holds no parameters."""
+
+    data: DataConfig
+    model: ModelConfig
+
+    @classmethod
+    def from_config(cls, config: Config) -> "VDM":
+        """Return the model of an experiment."""
+        return cls(data=config.data, model=config.model)
+
+    @cached_property
+    def _modules(self) -> _Modules:
+        return _Modules(self.model)
+
+    def init(self, key: Key) -> Params:
+        """Return freshly drawn parameters, a nested dict of float32 arrays."""
+        z = jnp.zeros((1, *self.data.image_shape))
+        return self._modules.init(key, z, jnp.zeros((1,)), jnp.zeros((1,)))["params"]
+
+    def gamma(self, params: Params, t: Float[Array, " *n"]) -> Float[Array, " *n"]:
+        """Return gamma(t) = -log SNR(t) for times of any shape."""
+        return self._modules.apply({"params": params}, t, method=lambda modules, t: modules.gamma(t))
+
+    def gamma_and_slope(self, params: Params, t: PerImage) -> tuple[PerImage, PerImage]:
+        """Return gamma(t) and d gamma / dt, the slope by forward-mode differentiation."""
+        return jax.jvp(lambda t: self.gamma(params, t), (t,), (jnp.ones_like(t),))
+
+    def eps_hat(
+        self,
+        params: Params,
+        z_t: Latents,
+        gamma_t: PerImage,
+        conditioning: Conditioning,
+        dropout_key: Key | None = None,
+    ) -> Latents:
+        """Return the network's estimate of the noise in z_t; dropout acts only if a key is given."""
+        return self._modules.apply(
+            {"params": params},
+            z_t,
+            gamma_t,
+            conditioning,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+            method=lambda modules, z, g, c: modules.score_model(z, g, c, deterministic=dropout_key is None),
+        )
+
+    def draw_noise(self, key: Key, num_images: int) -> Noise:
+        """Return the noise of one estimate of the loss for a batch."""
+        key_0, key_t, key_eps = jax.random.split(key, 3)
+        shape = (num_images, *self.data.image_shape)
+        antithetic = self.model.antithetic_time_sampling
+        return Noise(
+            eps_0=jax.random.normal(key_0, shape),
+            t=diffusion.sample_times(key_t, num_images, antithetic=antithetic),
+            eps=jax.random.normal(key_eps, shape),
+        )
+
+    def losses(
+        self,
+        params: Params,
+        images: Levels,
+        conditioning: Conditioning,
+        noise: Noise,
+        dropout_key: Key | None = None,
+    ) -> Losses:
+        """Return the three losses in nats per image, an unbiased estimate of the bound.
+
+        Args:
+          params: as `init` makes them.
+          images: levels 0 .. num_levels - 1, [b, h, w, c], any integer dtype.
+          conditioning: [b], 1 where augmentation touched the image, else 0.
+          noise: times and noise, one per image.
+          dropout_key: turns dropout on.
+        """
+        num_levels = self.data.num_levels
+        x = likelihood.encode(images, num_levels)
+        gamma_0, gamma_1 = self.gamma(params, jnp.asarray(0.0)), self.gamma(params, jnp.asarray(1.0))
+
+        z_0_rescaled = x + jnp.exp(0.5 * gamma_0) * noise.eps_0
+        recon = -likelihood.log_prob(images, z_0_rescaled, gamma_0, num_levels)
+        latent = diffusion.prior_loss(x, gamma_1)
+
+        timesteps = self.model.timesteps
+        t = diffusion.discretise_times(noise.t, timesteps) if timesteps else noise.t
+        gamma_t, slope = self.gamma_and_slope(params, t)
+        z_t = diffusion.q_sample(x, noise.eps, gamma_t)
+        eps_hat = self.eps_hat(params, z_t, gamma_t, conditioning, dropout_key)
+        if timesteps:
+            gamma_s = self.gamma(params, t - 1.0 / timesteps)
+            diff = diffusion.diffusion_loss_discrete(noise.eps, eps_hat, gamma_s, gamma_t, timesteps)
+        else:
+            diff = diffusion.diffusion_loss_continuous(noise.eps, eps_hat, slope)
+        return Losses(recon=recon, latent=latent, diff=diff)
+
+
+def count_params(params: Params) -> int:
+    """Return the number of parameters; works on shapes as well as on arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,18 @@
+"""Names of the array types that every module shares, so that a shape is written once.
+
+b is the batch, h, w, c are height, width and channels. `Params` is the plain nested dict that flax makes.
+"""
+
+from typing import Any
+
+from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt8
+
+Params = dict[str, Any]
+Key = PRNGKeyArray
+
+Images = UInt8[Array, "b h w c"]
+Levels = Integer[Array, "b h w c"]
+Latents = Float[Array, "b h w c"]
+PerImage = Float[Array, " b"]
+Scalar = Float[Array, ""]
+Conditioning = Integer[Array, " b"] | Float[Array, " b"]
