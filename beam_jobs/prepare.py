@@ -1,0 +1,152 @@
+"""One data job from start to end: claim the directory, run the pipeline, clean up what failed."""
+
+import json
+from collections.abc import Sequence
+
+from etils import epath
+
+from beam_jobs.quiet import quiet
+from beam_jobs.shards import MARKER_NAME, PROBLEMS_NAME, Plan, make_plan
+from beam_jobs.sources import Source
+from vdm_lib.errors import DataError
+from vdm_lib.records import (
+    MANIFEST_NAME,
+    TEMPORARY_MARK,
+    Manifest,
+    is_shard_name,
+    read_manifest,
+    write_atomically,
+)
+
+# Not DirectRunner: it first tries to download another engine, and runs another one when that succeeds.
+_DEFAULT_RUNNER = "--runner=FnApiRunner"
+
+
+def _is_leftover(name: str) -> bool:
+    """Say whether a job of ours could have written a file of this name before its manifest."""
+    base = name.split(TEMPORARY_MARK)[0]
+    return (
+        is_shard_name(base)
+        or base in (MARKER_NAME, PROBLEMS_NAME)
+        or (base != name and base == MANIFEST_NAME)
+    )
+
+
+def _names(out_dir: epath.Path) -> list[str]:
+    return sorted(path.name for path in out_dir.iterdir())
+
+
+def _remove_leftovers(out_dir: epath.Path) -> None:
+    """Remove what a job wrote before its manifest; last the marker, which says that these files are ours."""
+    names = [name for name in _names(out_dir) if _is_leftover(name) and name != MARKER_NAME]
+    for name in [*names, MARKER_NAME]:
+        (out_dir / name).unlink(missing_ok=True)
+
+
+def _claim(out_dir: epath.Path) -> bool:
+    """Make the directory ours; return whether it was there before.
+
+    Raises:
+        DataError: it is complete, holds files that are not ours, is not a directory, or cannot be written.
+    """
+    existed = out_dir.exists()
+    if existed and not out_dir.is_dir():
+        raise DataError(f"{out_dir} is a file: choose another output directory")
+    names = _names(out_dir) if existed else []
+    if MANIFEST_NAME in names:
+        raise DataError(f"{out_dir} already holds a complete data set: choose another directory or delete it")
+    # Without our marker even files with the names of shards may be somebody else's.
+    foreign = [name for name in names if not (MARKER_NAME in names and _is_leftover(name))]
+    if foreign:
+        raise DataError(f"{out_dir} is not empty (it holds {foreign[0]}): choose an empty output directory")
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        if names:
+            _remove_leftovers(out_dir)
+        write_atomically(out_dir / MARKER_NAME, b'{"by": "vdm prepare"}\n')
+    except OSError as error:
+        _abandon(out_dir, existed)
+        raise DataError(f"{out_dir} cannot be written: {error}") from error
+    return existed
+
+
+def _abandon(out_dir: epath.Path, existed: bool) -> None:
+    """Remove all that a failed job wrote, without hiding why it failed."""
+    if (out_dir / MANIFEST_NAME).exists():
+        return  # stopped after the commit: the data set is complete
+    try:
+        _remove_leftovers(out_dir)
+        if not existed:
+            out_dir.rmdir()
+    except OSError:
+        pass  # no manifest is there: the directory is known to be incomplete
+
+
+def _run(plan: Plan, flags: Sequence[str]) -> None:
+    with quiet():
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        from beam_jobs.transforms import build
+
+        has_runner = any(flag.split("=")[0] == "--runner" for flag in flags)
+        options = PipelineOptions([*flags] if has_runner else [_DEFAULT_RUNNER, *flags])
+        pipeline = beam.Pipeline(options=options)
+        build(pipeline, plan)
+        try:
+            pipeline.run().wait_until_finish()
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            raise DataError(f"the Beam job failed: {lines[-1] if lines else type(error).__name__}") from error
+
+
+def _raise_problems(plan: Plan, text: str) -> None:
+    problems = json.loads(text)
+    more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
+    raise DataError(f"{plan.source.name}: {problems[0]['message']}{more}")
+
+
+def prepare(
+    source: Source,
+    out_dir: epath.PathLike,
+    num_shards: int | None = None,
+    limit: int | None = None,
+    pipeline_options: Sequence[str] = (),
+) -> Manifest:
+    """Turn a source into a data directory: sharded TFRecords and, last, a manifest.
+
+    The same source, limit and number of shards give the same bytes on every runner and in every run. A killed
+    job leaves no manifest, and running it again completes it; a failed job leaves nothing.
+
+    Args:
+        source: where the images come from.
+        out_dir: data directory to write, local or gs://; absent, empty, or left behind by a killed job.
+        num_shards: files of each split; None takes about 4,096 images a file, but at least two files.
+        limit: keep the first so many images of each split.
+        pipeline_options: Beam's own flags, such as `--direct_running_mode=multi_processing`; without `--runner`
+            the job runs on FnApiRunner.
+
+    Returns:
+        The manifest, as it was written.
+
+    Raises:
+        DataError: the directory is complete or not ours, a record is bad (names split and index), or the
+            directory cannot be written (disk full, no permission).
+    """
+    directory = epath.Path(out_dir)
+    plan = make_plan(source, str(directory), num_shards, limit)
+    existed = _claim(directory)
+    try:
+        _run(plan, pipeline_options)
+        problems = directory / PROBLEMS_NAME
+        if problems.exists():
+            _raise_problems(plan, problems.read_text())
+        manifest = read_manifest(directory)
+        (directory / MARKER_NAME).unlink(missing_ok=True)
+        return manifest
+    except OSError as error:
+        _abandon(directory, existed)
+        raise DataError(f"{directory} cannot be written: {error}") from error
+    except BaseException:
+        _abandon(directory, existed)
+        raise
