@@ -91,9 +91,13 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
 
         has_runner = any(flag.split("=")[0] == "--runner" for flag in flags)
         options = PipelineOptions([*flags] if has_runner else [_DEFAULT_RUNNER, *flags])
-        pipeline = beam.Pipeline(options=options)
-        build(pipeline, plan)
+        known = options.get_all_options()
+        unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
+        if unknown:  # Beam would ignore a misspelt flag
+            raise DataError(f"Beam has no option --{min(unknown)}")
         try:
+            pipeline = beam.Pipeline(options=options)
+            build(pipeline, plan)
             pipeline.run().wait_until_finish()
         except Exception as error:
             lines = str(error).strip().splitlines()
@@ -123,8 +127,8 @@ def prepare(
         out_dir: data directory to write, local or gs://; absent, empty, or left behind by a killed job.
         num_shards: files of each split; None takes about 4,096 images a file, but at least two files.
         limit: keep the first so many images of each split.
-        pipeline_options: Beam's own flags, such as `--direct_running_mode=multi_processing`; without `--runner`
-            the job runs on FnApiRunner.
+        pipeline_options: Beam's own flags, such as `--direct_running_mode=multi_processing`; without
+            `--runner` the job runs on FnApiRunner.
 
     Returns:
         The manifest, as it was written.

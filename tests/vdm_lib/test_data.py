@@ -1,0 +1,169 @@
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdm_lib.data import Batches, load_split
+from vdm_lib.errors import DataError, RecordError
+from vdm_lib.records import (
+    Manifest,
+    Record,
+    ShardInfo,
+    SplitInfo,
+    encode_example,
+    fingerprint,
+    frame,
+    image_digest,
+    read_manifest,
+    shard_name,
+    write_manifest,
+)
+
+IMAGES = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3, 1)
+LABELS = [0, 1, 0, 1, 1]
+GOLDEN_ORDER = [2, 0, 1, 4, 5, 6, 7, 8, 3, 9]
+
+
+def write_toy(directory, shards=((0, 2, 4), (1, 3)), images=IMAGES, image_shape=(2, 3, 1)):
+    """Write a data directory whose shards hold these indices, in this order."""
+    infos = []
+    for number, indices in enumerate(shards):
+        name = shard_name("train", number, len(shards))
+        examples = (encode_example(Record(images[i % 5], LABELS[i % 5], i)) for i in indices)
+        data = b"".join(map(frame, examples))
+        (directory / name).write_bytes(data)
+        infos.append(ShardInfo(name, len(indices), len(data), hashlib.sha256(data).hexdigest()))
+    digests = [image_digest(image.tobytes(), label) for image, label in zip(IMAGES, LABELS, strict=True)]
+    split = SplitInfo(5, fingerprint(digests), tuple(infos))
+    manifest = Manifest("toy", "made up", image_shape, 30, 2, ("even", "odd"), {"train": split})
+    write_manifest(directory, manifest)
+    return manifest
+
+
+def test_images_come_in_the_order_of_the_index(tmp_path):
+    manifest = write_toy(tmp_path, shards=((4, 0, 2), (3, 1)))
+    split = load_split(tmp_path, "train")
+    np.testing.assert_array_equal(split.images, IMAGES)
+    assert split.labels.tolist() == LABELS
+    assert (split.name, split.num_levels) == ("train", 30)
+    assert split.fingerprint == manifest.splits["train"].fingerprint
+
+
+def test_every_flipped_bit_names_the_shard_and_the_record(tmp_path):
+    write_toy(tmp_path)
+    path = tmp_path / "train-00001-of-00002.tfrecord"
+    shard = path.read_bytes()
+    for at in range(len(shard)):
+        damaged = bytearray(shard)
+        damaged[at] ^= 1 << at % 8
+        path.write_bytes(damaged)
+        number = at // (len(shard) // 2)
+        with pytest.raises(RecordError, match=f"train-00001-of-00002.tfrecord: record {number} is damaged"):
+            load_split(tmp_path, "train")
+
+
+def test_every_truncation_names_the_shard(tmp_path):
+    write_toy(tmp_path)
+    path = tmp_path / "train-00001-of-00002.tfrecord"
+    shard = path.read_bytes()
+    for size in range(len(shard)):
+        path.write_bytes(shard[:size])
+        with pytest.raises(DataError, match=r"train-00001-of-00002\.tfrecord"):
+            load_split(tmp_path, "train")
+    path.write_bytes(shard + shard)
+    with pytest.raises(DataError, match=r"train-00001-of-00002.tfrecord has \d+ bytes, the manifest says"):
+        load_split(tmp_path, "train")
+    path.unlink()
+    with pytest.raises(DataError, match=r"train-00001-of-00002\.tfrecord is missing"):
+        load_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("shards", "message"),
+    [
+        (((0, 1, 2), (2, 4)), "00001-of-00002.tfrecord: record 0 has index 2, which occurred before"),
+        (((0, 1, 2), (3, 5)), "record 1 has index 5, expected 0 to 4"),
+        (((0, 1, 2), (4,)), "train image 3 is missing"),
+    ],
+)
+def test_wrong_indices(tmp_path, shards, message):
+    write_toy(tmp_path, shards=shards)
+    with pytest.raises(DataError, match=message):
+        load_split(tmp_path, "train")
+
+
+def test_other_images_have_another_fingerprint(tmp_path):
+    write_toy(tmp_path, images=IMAGES[::-1])
+    with pytest.raises(DataError, match="another fingerprint than its manifest"):
+        load_split(tmp_path, "train")
+
+
+def test_other_shapes_and_counts_than_the_manifest(tmp_path):
+    manifest = write_toy(tmp_path, image_shape=(3, 2, 1))
+    with pytest.raises(DataError, match=r"record 0 has shape \(2, 3, 1\), the manifest says \(3, 2, 1\)"):
+        load_split(tmp_path, "train")
+    split = manifest.splits["train"]
+    shards = tuple(dataclasses.replace(shard, num_images=4) for shard in split.shards)
+    counts = dataclasses.replace(split, shards=shards)
+    write_manifest(tmp_path, dataclasses.replace(manifest, image_shape=(2, 3, 1), splits={"train": counts}))
+    with pytest.raises(DataError, match=r"has 3 records in \d+ bytes, the manifest says 4"):
+        load_split(tmp_path, "train")
+
+
+def test_unknown_split_and_missing_manifest(tmp_path):
+    with pytest.raises(DataError, match=r"has no manifest\.json"):
+        load_split(tmp_path, "train")
+    write_toy(tmp_path)
+    assert list(read_manifest(tmp_path).splits) == ["train"]
+    with pytest.raises(DataError, match="has no split 'test', it has: train"):
+        load_split(tmp_path, "test")
+
+
+@given(st.integers(1, 20), st.integers(1, 50), st.integers(0, 2**32 - 1))
+def test_every_epoch_covers_every_image_once(num_images, batch_size, seed):
+    batches = Batches(num_images, batch_size, seed)
+    stream = np.concatenate([batches.indices_at(step) for step in range(3 * num_images)])
+    epochs = len(stream) // num_images
+    for epoch in stream[: epochs * num_images].reshape(epochs, num_images):
+        assert sorted(epoch) == list(range(num_images))
+
+
+@given(st.integers(0, 1000), st.integers(1, 70))
+def test_a_batch_depends_on_seed_and_step_only(step, batch_size):
+    first = Batches(64, batch_size, 3).indices_at(step)
+    Batches(64, batch_size, 4).indices_at(7)
+    again = Batches(64, batch_size, 3).indices_at(step)
+    assert first.dtype == np.int64
+    assert first.shape == (batch_size,)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_the_batch_size_does_not_change_the_stream():
+    wide = Batches(7, 6, 0)
+    narrow = Batches(7, 2, 0)
+    left = np.concatenate([wide.indices_at(step) for step in range(5)])
+    right = np.concatenate([narrow.indices_at(step) for step in range(15)])
+    np.testing.assert_array_equal(left, right)
+
+
+def test_the_order_is_the_same_for_ever():
+    assert Batches(10, 10, 1).indices_at(0).tolist() == GOLDEN_ORDER
+    assert Batches(10, 10, 1).indices_at(1).tolist() != GOLDEN_ORDER
+    assert Batches(10, 10, 2).indices_at(0).tolist() != GOLDEN_ORDER
+
+
+def test_the_caller_may_write_into_a_batch_without_changing_the_next():
+    batches = Batches(10, 10, 1)
+    batches.indices_at(0)[:] = -1
+    assert batches.indices_at(0).tolist() == GOLDEN_ORDER
+
+
+def test_bad_arguments():
+    for arguments in ((0, 1, 0), (1, 0, 0), (1, 1, -1)):
+        with pytest.raises(ValueError, match="must be positive"):
+            Batches(*arguments)
+    with pytest.raises(ValueError, match="step must not be negative"):
+        Batches(1, 1, 0).indices_at(-1)
