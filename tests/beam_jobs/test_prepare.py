@@ -312,7 +312,7 @@ def test_the_real_cifar10(tmp_path):
         pytest.skip(reason)
     source, out = tmp_path / "source", tmp_path / "out"
     subprocess.run([sys.executable, unpack, source], check=True, capture_output=True)
-    # Another process: there the library's calls are not type-checked, which makes 60,000 images five times faster.
+    # Another process: there the library's calls are not type-checked, which makes it several times faster.
     command = [sys.executable, "-c", PREPARE_AND_DESCRIBE_CIFAR10, source, out]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stderr == ""
