@@ -1,0 +1,57 @@
+"""The optimiser: AdamW with a warm-up, as google-research/vdm sets it up, and the moving average of parameters."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from vdm_lib.config import OptimConfig
+from vdm_lib.types import Params
+
+
+def learning_rate_schedule(optim: OptimConfig, num_steps: int) -> optax.Schedule:
+    """Return step -> learning rate, where step counts the updates already made.
+
+    It rises linearly from 0, so the very first update has rate 0: it moves Adam's moments but no parameter. After
+    the warm-up it stays, or with `lr_decay` falls linearly to 0 at num_steps.
+    """
+    if optim.lr_decay:
+        decay_steps = max(num_steps - optim.warmup_steps, 1)
+        after = optax.linear_schedule(optim.learning_rate, 0.0, decay_steps)
+    else:
+        after = optax.constant_schedule(optim.learning_rate)
+    warmup = optax.linear_schedule(0.0, optim.learning_rate, optim.warmup_steps)
+    return optax.join_schedules([warmup, after], [optim.warmup_steps])
+
+
+def decay_mask(params: Params) -> Params:
+    """Return True for each leaf that weight decay shrinks: all but those named `bias`.
+
+    The scales of the norms and the noise schedule's w, b and kernels are decayed too: the original's choice.
+    """
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
+
+
+def make_optimizer(optim: OptimConfig, num_steps: int) -> optax.GradientTransformation:
+    """Return gradient clipping (if asked for) followed by AdamW with the schedule above."""
+    adamw = optax.adamw(
+        learning_rate_schedule(optim, num_steps),
+        b1=optim.b1,
+        b2=optim.b2,
+        eps=optim.eps,
+        weight_decay=optim.weight_decay,
+        mask=decay_mask,
+    )
+    if optim.gradient_clip_norm is None:
+        return adamw
+    return optax.chain(optax.clip_by_global_norm(optim.gradient_clip_norm), adamw)
+
+
+def update_ema(ema_params: Params, params: Params, ema_rate: float) -> Params:
+    """Return ema + (1 - rate) (params - ema) leaf by leaf; no bias correction."""
+    return optax.incremental_update(params, ema_params, 1.0 - ema_rate)
+
+
+def global_norm(tree: Params) -> Float[Array, ""]:
+    """Return the Euclidean norm of all leaves together."""
+    return jnp.asarray(optax.global_norm(tree))
