@@ -1,0 +1,103 @@
+"""Named experiments: one module each, values only, and the one way to load them.
+
+`load(name, overrides)` is what the command line and the flows call; both give an override as a dotted key and a
+value that is JSON if it parses as JSON, else a string.
+"""
+
+import difflib
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
+from vdm_lib.errors import ConfigError
+
+NAMES = ("digits", "debug", "cifar10", "cifar10_aug", "cifar10_aug_paper", "imagenet32", "imagenet64")
+
+# pydantic reads the dataclasses of vdm_lib, which knows nothing of pydantic.
+for _type in (Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, EvalConfig):
+    _type.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # type: ignore[attr-defined]
+_ADAPTER = TypeAdapter(Config)
+
+
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the experiment `name` with some of its values replaced.
+
+    Args:
+      name: one of NAMES.
+      overrides: dotted key -> value, such as {"model.n_embd": 64}.
+
+    Raises:
+      ConfigError: unknown name or key (the nearest right one is named), or a value of the wrong type or range.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"unknown config {name!r}{_did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}")
+    base: Config = importlib.import_module(f"configs.{name}").CONFIG
+    values = _ADAPTER.dump_python(base, mode="json")
+    known = _dotted_keys(values)
+    for key, value in (overrides or {}).items():
+        if key not in known:
+            raise ConfigError(f"unknown config key {key!r}{_did_you_mean(key, known)}")
+        *path, last = key.split(".")
+        section = values
+        for part in path:
+            section = section[part]
+        section[last] = value
+    return _validate(json.dumps(values), "config")
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Return {"model.n_embd": 64} for ["model.n_embd=64"].
+
+    Raises:
+      ConfigError: a word without '='.
+    """
+    overrides = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"an override is written key=value, got {word!r}")
+        try:
+            overrides[key] = json.loads(value)
+        except json.JSONDecodeError:
+            overrides[key] = value
+    return overrides
+
+
+def to_json(config: Config) -> str:
+    """Return the text of `config.json`."""
+    return _ADAPTER.dump_json(config, indent=2).decode() + "\n"
+
+
+def from_json(text: str, origin: str) -> Config:
+    """Return the config that a `config.json` holds.
+
+    Raises:
+      ConfigError: not the JSON of a config; the message names `origin`.
+    """
+    return _validate(text, origin)
+
+
+def _validate(text: str, origin: str) -> Config:
+    try:
+        # Strict, so that 1.5, "64" or true is no integer; JSON lists still become tuples.
+        return _ADAPTER.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+        raise ConfigError(f"{origin}: {where}: {first['msg']} (got {first['input']!r:.80})") from None
+
+
+def _dotted_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in values.items():
+        keys += _dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return keys
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f", did you mean {near[0]!r}?" if near else ""
