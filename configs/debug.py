@@ -1,6 +1,6 @@
 """Seconds, not results: the digits with the smallest network, for tests and for a first look.
 
-    vdm prepare digits --out DIR && vdm train debug --data DIR --workdir RUN
+vdm prepare digits --out DIR && vdm train debug --data DIR --workdir RUN
 """
 
 from dataclasses import replace

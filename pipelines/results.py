@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vdm_lib.report import BpdReport
+
 
 @dataclass(frozen=True)
 class PrepareResult:
@@ -24,3 +26,42 @@ class PrepareResult:
     fingerprints: dict[str, str]
     seconds: float
     images_per_s: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `vdm train` did.
+
+    Attributes:
+        workdir: the run directory.
+        step: updates made so far, those of earlier calls included.
+        bpd: training bpd of the last logged interval, with dropout; None if no step was made.
+        num_params: number of parameters.
+        steps_per_s: steps per second of the last logged interval; None if no step was made.
+        seconds: wall time of this call.
+    """
+
+    workdir: str
+    step: int
+    bpd: float | None
+    num_params: int
+    steps_per_s: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What `vdm eval` measured: one report per step that was evaluated."""
+
+    workdir: str
+    reports: tuple[BpdReport, ...]
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """Where `vdm sample` wrote its picture."""
+
+    picture: str
+    num_images: int
+    num_steps: int
+    step: int

@@ -33,7 +33,9 @@ def level_logits(
     return -0.5 * jnp.square((z_0_rescaled[..., None] - values) * jnp.exp(-0.5 * gamma_0))
 
 
-def decode(z_0_rescaled: Float[Array, "*n"], gamma_0: Float[Array, ""], num_levels: int) -> Float[Array, "*n levels"]:
+def decode(
+    z_0_rescaled: Float[Array, "*n"], gamma_0: Float[Array, ""], num_levels: int
+) -> Float[Array, "*n levels"]:
     """Return log p(v | z_0) of every level v in nats, Eq. (2); z_0_rescaled is z_0 / alpha_0."""
     return jax.nn.log_softmax(level_logits(z_0_rescaled, gamma_0, num_levels))
 

@@ -88,7 +88,7 @@ class VDM:
         return self._modules.init(key, z, jnp.zeros((1,)), jnp.zeros((1,)))["params"]
 
     def gamma(self, params: Params, t: Float[Array, " *n"]) -> Float[Array, " *n"]:
-        """Return gamma(t) = -log SNR(t) for times of any shape."""
+        """Return -log SNR(t) for times t of any shape."""
         return self._modules.apply({"params": params}, t, method=lambda modules, t: modules.gamma(t))
 
     def gamma_and_slope(self, params: Params, t: PerImage) -> tuple[PerImage, PerImage]:

@@ -1,0 +1,171 @@
+"""The `vdm` command: parses, imports the one job that is asked for, and reports in one line.
+
+Exit codes: 0 done, 1 error, 2 usage, 75 stopped on request with the state saved. Only light modules are imported
+here, so that `vdm --help` answers at once.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import configs
+from vdm_lib.errors import ConfigError, VdmError
+
+EXIT_ERROR, EXIT_USAGE = 1, 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `vdm` and its subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="vdm",
+        description="Variational diffusion models: data, training, bits per dimension, samples, export.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+        return command
+
+    prepare = add("prepare", "write a data set as sharded TFRecords", "vdm prepare digits --out data/digits")
+    prepare.add_argument("dataset", help="digits (embedded) or cifar10")
+    prepare.add_argument("--source", help="cifar10: the folder cifar-10-batches-bin, or tfds to download")
+    prepare.add_argument("--out", required=True, help="data directory to make")
+    prepare.add_argument("--shards", type=int, help="files per split (default: about 4,096 images each)")
+    prepare.add_argument("--limit", type=int, help="keep the first LIMIT images of each split")
+    prepare.add_argument(
+        "--runner", help="Beam runner (default: FnApiRunner); further Beam flags go after --"
+    )
+
+    train = add("train", "train a config, going on from what the workdir holds",
+                "vdm train cifar10 model.n_layer=2 --data data/cifar10 --workdir runs/a")  # fmt: skip
+    train.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
+    train.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100"
+    )
+    train.add_argument("--data", help="data directory made by vdm prepare")
+    train.add_argument("--workdir", help="run directory; made if absent")
+    train.add_argument("--print-config", action="store_true", help="print the config as JSON and do nothing")
+
+    evaluate = add("eval", "measure bits per dimension with its error",
+                   "vdm eval --workdir runs/a --data data/cifar10")  # fmt: skip
+    evaluate.add_argument("--workdir", required=True, help="run directory")
+    evaluate.add_argument("--data", required=True, help="data directory")
+    evaluate.add_argument("--step", default="latest", help="a step, latest, or all that have no report yet")
+    evaluate.add_argument("--force", action="store_true", help="measure again what has a report")
+
+    sample = add("sample", "write a grid of samples", "vdm sample --workdir runs/a --out samples.png")
+    sample.add_argument("--workdir", required=True, help="run directory")
+    sample.add_argument("--num", type=int, default=64, help="number of images (default 64)")
+    sample.add_argument("--steps", type=int, default=250, help="steps of the sampler (default 250)")
+    sample.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (default 0)")
+    sample.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
+    sample.add_argument("--out", required=True, help="PNG to write")
+
+    export = add("export", "write a verified bundle that works without this project",
+                 "vdm export --workdir runs/a --out bundles/a")  # fmt: skip
+    export.add_argument("--workdir", required=True, help="run directory")
+    export.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
+    export.add_argument("--out", required=True, help="bundle directory to make")
+
+    verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a")
+    verify.add_argument("bundle", help="bundle directory")
+    return parser
+
+
+def _prepare(args: argparse.Namespace, beam_flags: list[str]) -> Any:
+    runner = [f"--runner={args.runner}"] if args.runner else []
+    return _job("prepare")(
+        args.dataset, args.out, source=args.source, shards=args.shards, limit=args.limit,
+        runner_args=[*runner, *beam_flags],
+    )  # fmt: skip
+
+
+def _train(args: argparse.Namespace) -> Any:
+    config = configs.load(args.config, configs.parse_overrides(args.overrides))
+    if args.print_config:
+        print(configs.to_json(config), end="")
+        return None
+    if args.data is None or args.workdir is None:
+        raise ConfigError("train needs --data and --workdir")
+    return _job("train")(config, args.data, args.workdir)
+
+
+def _eval(args: argparse.Namespace) -> Any:
+    if args.step not in ("latest", "all") and not args.step.isdigit():
+        raise ConfigError(f"--step is a number, latest or all, got {args.step!r}")
+    return _job("evaluate")(args.workdir, args.data, step=args.step, force=args.force)
+
+
+def _sample(args: argparse.Namespace) -> Any:
+    return _job("sample")(
+        args.workdir, args.out, num=args.num, steps=args.steps, seed=args.seed, step=args.step
+    )  # fmt: skip
+
+
+def _job(name: str) -> Any:
+    """Return the `run` of a job; importing it is what costs seconds."""
+    # XLA's start-up lines are not for users.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return importlib.import_module(f"pipelines.{name}").run
+
+
+def describe(result: Any) -> str:
+    """Return the lines for a person: the measurements of an evaluation, the fields of any other result."""
+    fields = asdict(result)
+    if "reports" in fields:
+        return "\n".join(f"step {report.step}: {report}" for report in result.reports) or "nothing to do"
+    return "\n".join(
+        f"{name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code; errors are one line on stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    beam_flags: list[str] = []
+    if argv[:1] == ["prepare"] and "--" in argv:
+        cut = argv.index("--")
+        argv, beam_flags = argv[:cut], argv[cut + 1 :]
+    args = build_parser().parse_args(argv)
+    try:
+        match args.command:
+            case "prepare":
+                result = _prepare(args, beam_flags)
+            case "train":
+                result = _train(args)
+            case "eval":
+                result = _eval(args)
+            case "sample":
+                result = _sample(args)
+            case "export":
+                result = _job("export")(args.workdir, args.out, step=args.step)
+            case _:
+                result = _job("verify")(args.bundle)
+    except ConfigError as error:
+        print(f"vdm {args.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (VdmError, OSError) as error:
+        print(f"vdm {args.command}: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print(f"vdm {args.command}: interrupted", file=sys.stderr)
+        return EXIT_ERROR
+    if result is not None:
+        print(json.dumps(asdict(result)) if args.json else describe(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The run directory: which file of a training run lies where, and its provenance. Imports no jax.
+
+config.json provenance.json metrics.jsonl checkpoints/ eval/ samples/ tensorboard/ export/
+"""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+import configs
+from vdm_lib.config import Config
+from vdm_lib.data import Split
+from vdm_lib.errors import CheckpointError, ConfigError
+from vdm_lib.records import write_atomically
+from vdm_lib.report import BpdReport
+
+_PACKAGES = ("vdm-pipeline", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    """Return what made a run: code version, Python and packages; no names of machines or people."""
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            packages[name] = None
+    return {
+        "git_commit": git.stdout.strip() or None,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": packages,
+    }
+
+
+def open_for_training(workdir: str, config: Config) -> epath.Path:
+    """Make the run directory, or accept it if it holds a run of the same config.
+
+    `train.steps` may differ: a finished run can be made longer.
+
+    Raises:
+      ConfigError: it belongs to another config; the message names the first key that differs.
+    """
+    directory = epath.Path(workdir)
+    path = directory / "config.json"
+    if path.exists():
+        old, new = (_flatten(json.loads(text)) for text in (path.read_text(), configs.to_json(config)))
+        for key in new:
+            if key != "train.steps" and old.get(key) != new[key]:
+                raise ConfigError(
+                    f"{workdir} holds a run with {key}={old.get(key)!r}, asked for is {new[key]!r}: "
+                    "choose another --workdir or the config of that run"
+                )
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, configs.to_json(config).encode())
+    write_atomically(directory / "provenance.json", (json.dumps(provenance(), indent=2) + "\n").encode())
+    return directory
+
+
+def read_config(workdir: str) -> Config:
+    """Return the config of a run.
+
+    Raises:
+      CheckpointError: the directory holds no run.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise CheckpointError(f"{workdir} holds no run (no config.json): train one with `vdm train`")
+    return configs.from_json(path.read_text(), str(path))
+
+
+def write_eval_report(workdir: str, report: BpdReport) -> None:
+    """Write eval/<step>.json; that the file exists is the mark that the step is evaluated."""
+    directory = epath.Path(workdir) / "eval"
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(
+        directory / f"{report.step}.json", (json.dumps(asdict(report), indent=2) + "\n").encode()
+    )
+
+
+def read_eval_report(workdir: str, step: int) -> dict[str, Any] | None:
+    """Return the report of a step, None if it was not evaluated."""
+    path = epath.Path(workdir) / "eval" / f"{step}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def check_same_data(metadata: dict[str, Any], split: Split) -> None:
+    """Raise CheckpointError if a checkpoint was trained on other images than the split at hand."""
+    trained_on = metadata["data_fingerprints"].get(split.name)
+    if trained_on is not None and trained_on != split.fingerprint:
+        raise CheckpointError(
+            f"the run was trained on other data: its {split.name} fingerprint is {trained_on[:12]}..., "
+            f"this data directory's is {split.fingerprint[:12]}...: give the data directory it began with"
+        )

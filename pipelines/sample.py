@@ -1,0 +1,30 @@
+"""The sampling job: a grid of samples of a checkpoint's EMA parameters as PNG."""
+
+import jax
+import numpy as np
+
+from pipelines import run_dir
+from pipelines.results import SampleResult
+from vdm_lib.images import grid, write_png
+from vdm_lib.model import VDM
+from vdm_lib.restore import restore_ema
+from vdm_lib.sampling import sample
+
+
+def run(
+    workdir: str, out: str, *, num: int = 64, steps: int = 250, seed: int = 0, step: int | None = None
+) -> SampleResult:
+    """Draw `num` images by `steps` ancestral steps and write them as one grid.
+
+    Raises:
+      CheckpointError: no such checkpoint.
+      ConfigError: num or steps below 1.
+      OSError: the picture cannot be written.
+    """
+    config = run_dir.read_config(workdir)
+    restored = restore_ema(workdir, config, step)
+    model = VDM.from_config(config)
+    draw = jax.jit(lambda params, key: sample(model, params, key, num, steps))
+    images = np.asarray(draw(restored.params, jax.random.key(seed)))
+    write_png(out, grid(images, config.data.num_levels))
+    return SampleResult(picture=out, num_images=num, num_steps=steps, step=restored.step)

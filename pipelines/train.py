@@ -1,0 +1,99 @@
+"""The training job: one straight loop from a data directory to checkpoints and metrics."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from pipelines import run_dir
+from pipelines.results import TrainResult
+from vdm_lib.checkpoints import Checkpoints
+from vdm_lib.config import Config
+from vdm_lib.data import Batches, load_split
+from vdm_lib.errors import ConfigError, DivergedError
+from vdm_lib.evaluate import check_data
+from vdm_lib.metrics import MetricsWriter, mean_metrics
+from vdm_lib.model import count_params
+from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.train import init_state, make_train_step
+
+
+def run(config: Config, data: str, workdir: str) -> TrainResult:
+    """Train to `config.train.steps`, going on from the newest checkpoint of the run directory.
+
+    Raises:
+      DataError: data that cannot be read or that the model is not for.
+      ConfigError: the run directory belongs to another config, or the batch does not divide over the devices.
+      CheckpointError: a checkpoint cannot be read or written, or is of other data.
+      DivergedError: bpd is no longer finite; the checkpoints before that stay.
+    """
+    started = time.monotonic()
+    split = load_split(data, "train")
+    check_data(config, split)
+    mesh = make_mesh()
+    train_step = make_train_step(config, mesh)
+    # The record and TensorBoard append to files, which object stores cannot: issue 4's work brings gs:// here.
+    if workdir.startswith("gs://"):
+        raise ConfigError("train writes its run directory on a local disk: give a local --workdir")
+    directory = Path(run_dir.open_for_training(workdir, config))
+    metadata = {"config": run_dir.configs.to_json(config), "data_fingerprints": {"train": split.fingerprint}}
+
+    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
+        abstract = jax.eval_shape(lambda: init_state(config, mesh))
+        steps = checkpoints.steps()
+        if steps:
+            run_dir.check_same_data(checkpoints.metadata(steps[-1]), split)
+            state = checkpoints.restore(steps[-1], abstract, replicated(mesh))
+        else:
+            state = init_state(config, mesh)
+        num_params = count_params(state.params)
+        first = int(state.step)
+        batches = Batches(len(split.images), config.train.batch_size, config.train.seed)
+        last_row: dict[str, float] = {}
+        pending: list[dict[str, Any]] = []
+        interval_started = time.monotonic()
+        with (
+            MetricsWriter(directory, from_step=first) as writer,
+            tqdm(total=config.train.steps, initial=first, unit="step", disable=None) as bar,
+        ):
+            for step in range(first, config.train.steps):
+                state, metrics = train_step(state, split.images[batches.indices_at(step)])
+                pending.append(metrics)
+                done = step + 1
+                bar.update()
+                last = done == config.train.steps
+                saving = done % config.train.checkpoint_every == 0 or last
+                if done % config.train.log_every == 0 or saving:
+                    rows = jax.device_get(pending)
+                    _stop_if_diverged(rows, done, directory)
+                    seconds = time.monotonic() - interval_started
+                    last_row = mean_metrics(rows) | {"steps_per_s": len(rows) / seconds}
+                    writer.write(done, last_row)
+                    bar.set_postfix_str(f"bpd={last_row['bpd']:.3f}", refresh=False)
+                    pending = []
+                    if saving:
+                        checkpoints.save(state, metadata)
+                    interval_started = time.monotonic()
+        checkpoints.wait()
+    return TrainResult(
+        workdir=workdir,
+        step=max(first, config.train.steps),
+        bpd=last_row.get("bpd"),
+        num_params=num_params,
+        steps_per_s=last_row.get("steps_per_s"),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _stop_if_diverged(rows: list[dict[str, Any]], done: int, directory: Path) -> None:
+    """Raise DivergedError naming the first step of the interval, ending at `done`, that is not finite."""
+    for step, row in enumerate(rows, start=done - len(rows) + 1):
+        if not all(np.isfinite(value) for value in row.values()):
+            wrong = next(key for key, value in row.items() if not np.isfinite(value))
+            raise DivergedError(
+                f"step {step}: {wrong} is {float(row[wrong])}; the last good checkpoint is kept in "
+                f"{directory / 'checkpoints'}. Lower optim.learning_rate or set optim.gradient_clip_norm=1"
+            )

@@ -1,0 +1,101 @@
+"""Checkpoints with orbax: asynchronous, atomic, rotated; config and data fingerprints lie beside the arrays."""
+
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Sharding
+
+from vdm_lib.errors import CheckpointError
+from vdm_lib.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run directory; use as a context manager, which waits for writes under way."""
+
+    def __init__(self, workdir: str, *, keep: int | None = None) -> None:
+        """Open `workdir`/checkpoints; `keep` newest are kept, all if None."""
+        self._directory = epath.Path(workdir).resolve() / "checkpoints"
+        self._manager = ocp.CheckpointManager(
+            self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Return the steps that were written completely, ascending."""
+        return sorted(self._manager.all_steps()) if self._directory.exists() else []
+
+    def save(self, state: TrainState, metadata: dict[str, Any]) -> None:
+        """Start writing the state under its own step; it counts only once it is complete.
+
+        Raises:
+          CheckpointError: the place cannot be written, a full disk for one.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        arrays = ocp.args.StandardSave(_plain(state))
+        try:
+            self._manager.save(
+                step, args=ocp.args.Composite(state=arrays, metadata=ocp.args.JsonSave(metadata))
+            )
+        except OSError as error:
+            raise CheckpointError(f"cannot write checkpoint {step} in {self._directory}: {error}") from error
+
+    def wait(self) -> None:
+        """Return when nothing is being written.
+
+        Raises:
+          CheckpointError: the write failed, a full disk for one.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except OSError as error:
+            raise CheckpointError(f"cannot write a checkpoint in {self._directory}: {error}") from error
+
+    def restore(self, step: int, abstract: TrainState, sharding: Sharding) -> TrainState:
+        """Return the state of a step on the devices of `sharding`; `abstract` gives its shapes.
+
+        Raises:
+          CheckpointError: missing, damaged, or of another architecture.
+        """
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _plain(abstract)
+        )
+        return TrainState(**self._restore(step, state=ocp.args.StandardRestore(target))["state"])
+
+    def metadata(self, step: int) -> dict[str, Any]:
+        """Return what was saved beside the arrays.
+
+        Raises:
+          CheckpointError: no such checkpoint, or a damaged one.
+        """
+        return self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        if step not in self.steps():
+            known = ", ".join(map(str, self.steps())) or "none"
+            raise CheckpointError(f"no checkpoint of step {step} in {self._directory}; there are: {known}")
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, OSError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"cannot restore checkpoint {step} of {self._directory}: {reason}"
+            ) from error
+
+
+def _plain(state: TrainState) -> dict[str, Any]:
+    """Return the state as a dict: what is stored does not depend on the class."""
+    return {
+        "step": state.step,
+        "params": state.params,
+        "ema_params": state.ema_params,
+        "opt_state": state.opt_state,
+    }

@@ -1,0 +1,50 @@
+"""A trained model for use, not for going on training: its config and its EMA parameters from a checkpoint."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from vdm_lib.checkpoints import Checkpoints
+from vdm_lib.config import Config
+from vdm_lib.errors import CheckpointError
+from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.train import init_state
+from vdm_lib.types import Params
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a checkpoint holds for its users."""
+
+    step: int
+    params: Params
+    metadata: dict[str, Any]
+
+
+def newest_step(workdir: str) -> int:
+    """Return the newest complete step of a run.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    with Checkpoints(workdir) as checkpoints:
+        steps = checkpoints.steps()
+    if not steps:
+        raise CheckpointError(f"{workdir} holds no checkpoint yet: train first with `vdm train`")
+    return steps[-1]
+
+
+def restore_ema(workdir: str, config: Config, step: int | None = None) -> Restored:
+    """Return the EMA parameters of a step, the newest if None.
+
+    Raises:
+      CheckpointError: no such checkpoint, or one that cannot be read.
+    """
+    step = newest_step(workdir) if step is None else step
+    mesh = make_mesh()
+    with Checkpoints(workdir) as checkpoints:
+        abstract = jax.eval_shape(lambda: init_state(config, mesh))
+        metadata = checkpoints.metadata(step)
+        state = checkpoints.restore(step, abstract, replicated(mesh))
+    return Restored(step=step, params=state.ema_params, metadata=metadata)

@@ -1,0 +1,43 @@
+"""Ancestral sampling: from pure noise z_1 down to z_0 by draws of p(z_s | z_t), Eq. (6) of `diffusion`."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, UInt8
+
+from vdm_lib import diffusion, likelihood
+from vdm_lib.errors import ConfigError
+from vdm_lib.model import VDM
+from vdm_lib.types import Key, Latents, Params
+
+
+def reverse_step(
+    model: VDM, params: Params, z_t: Latents, noise: Latents, i: jax.Array, num_steps: int
+) -> Latents:
+    """Return z_s for step i of num_steps: from t = (T - i) / T to s = (T - i - 1) / T."""
+    t = (num_steps - i) / num_steps
+    s = (num_steps - i - 1) / num_steps
+    gamma_t, gamma_s = model.gamma(params, jnp.asarray(t)), model.gamma(params, jnp.asarray(s))
+    batch = z_t.shape[0]
+    eps_hat = model.eps_hat(params, z_t, jnp.broadcast_to(gamma_t, (batch,)), jnp.zeros(batch))
+    return diffusion.p_sample(z_t, eps_hat, noise, gamma_s, gamma_t)
+
+
+def sample(model: VDM, params: Params, key: Key, num_images: int, num_steps: int) -> UInt8[Array, "b h w c"]:
+    """Return num_images images of uint8 levels, a function of the key alone; to be called under jit.
+
+    Raises:
+      ConfigError: num_images or num_steps below 1.
+    """
+    if num_images < 1 or num_steps < 1:
+        raise ConfigError(f"a sample needs at least one image and one step, got {num_images} and {num_steps}")
+    key_1, key_steps = jax.random.split(key)
+    shape = (num_images, *model.data.image_shape)
+
+    def body(i: jax.Array, z: Latents) -> Latents:
+        noise = jax.random.normal(jax.random.fold_in(key_steps, i), shape)
+        return reverse_step(model, params, z, noise, i, num_steps)
+
+    # A loop on the device is fine here: only the gradients of convolutions are slow inside one on CPU.
+    z_0 = jax.lax.fori_loop(0, num_steps, body, jax.random.normal(key_1, shape))
+    z_0_rescaled = z_0 / diffusion.alpha(model.gamma(params, jnp.asarray(0.0)))
+    return likelihood.most_likely_levels(z_0_rescaled, model.data.num_levels).astype(jnp.uint8)
