@@ -65,3 +65,41 @@ class SampleResult:
     num_images: int
     num_steps: int
     step: int
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What `vdm export` made.
+
+    Attributes:
+        bundle: the directory of the bundle.
+        step: step of the checkpoint.
+        num_params: number of parameters.
+        num_bytes: size of all files.
+        max_difference: measured difference of each exported function from the model, by file name.
+        bpd: bits per dimension of this checkpoint, None if not measured.
+        bpd_stderr: Monte Carlo standard error of bpd, None if not measured.
+    """
+
+    bundle: str
+    step: int
+    num_params: int
+    num_bytes: int
+    max_difference: dict[str, float]
+    bpd: float | None
+    bpd_stderr: float | None
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What `vdm verify` found; it raises if the bundle is not as it was written.
+
+    Attributes:
+        bundle: the directory of the bundle.
+        num_files: files whose checksum was compared.
+        max_difference: measured difference of each exported function from the model, by file name.
+    """
+
+    bundle: str
+    num_files: int
+    max_difference: dict[str, float]

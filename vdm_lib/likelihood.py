@@ -12,7 +12,8 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer, UInt8
+import numpy as np
+from jaxtyping import Array, Float, Integer, Shaped, UInt8
 
 from vdm_lib.types import Latents, Levels, PerImage
 
@@ -61,6 +62,6 @@ def most_likely_levels(z_0_rescaled: Latents, num_levels: int) -> Levels:
     return jnp.clip(level, 0, num_levels - 1).astype(jnp.int32)
 
 
-def nats_to_bpd(nats: Float[Array, "*n"], num_dims: int) -> Float[Array, "*n"]:
+def nats_to_bpd(nats: Shaped[Array | np.ndarray, "*n"], num_dims: int) -> Shaped[Array | np.ndarray, "*n"]:
     """Return nats per image as bits per dimension."""
     return nats / (num_dims * math.log(2.0))

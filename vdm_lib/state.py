@@ -10,19 +10,19 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Int
 
 from vdm_lib.model import VDM
-from vdm_lib.types import Key, Params
+from vdm_lib.types import Key
 
 
 @struct.dataclass
 class TrainState:
     """Parameters, their moving average and the optimiser's moments after `step` updates."""
 
-    step: Int[Array, ""]
-    params: Params
-    ema_params: Params
+    # Not jaxtyping: jax also builds this class from shapes, shardings and None.
+    step: Any
+    params: Any
+    ema_params: Any
     opt_state: Any
 
 

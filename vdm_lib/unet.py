@@ -51,7 +51,9 @@ class ResnetBlock(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x: Latents, cond: Float[Array, "b d"], *, deterministic: bool) -> Latents:
+    def __call__(
+        self, x: Float[Array, "b h w i"], cond: Float[Array, "b d"], *, deterministic: bool
+    ) -> Float[Array, "b h w o"]:
         """Return [b, h, w, features] for x [b, h, w, any] and cond [b, any]."""
         # The unnamed norms become GroupNorm_0 and GroupNorm_1, as in the original.
         h = _conv3x3(self.features, "conv1")(nn.swish(_group_norm()(x)))
@@ -113,7 +115,7 @@ class ScoreUNet(nn.Module):
         cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense0")(cond))
         cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense1")(cond))
 
-        def block(name: str, h: Latents) -> Latents:
+        def block(name: str, h: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
             return ResnetBlock(self.n_embd, self.dropout, name=name)(h, cond, deterministic=deterministic)
 
         def attend(name: str, h: Latents) -> Latents:

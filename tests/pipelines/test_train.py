@@ -1,0 +1,132 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import configs
+import pipelines.evaluate
+import pipelines.prepare
+import pipelines.sample
+import pipelines.train
+from pipelines import run_dir
+from vdm_lib.checkpoints import Checkpoints
+from vdm_lib.errors import CheckpointError, ConfigError, DataError, DivergedError
+from vdm_lib.metrics import read_metrics
+from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.train import init_state
+
+DEBUG = configs.load("debug")
+
+
+def restored_leaves(workdir: Path, step: int) -> list[np.ndarray]:
+    with Checkpoints(str(workdir)) as checkpoints:
+        mesh = make_mesh()
+        abstract = jax.eval_shape(lambda: init_state(DEBUG, mesh))
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(step, abstract, replicated(mesh)))]
+
+
+@pytest.fixture(scope="module")
+def run(digits_dir, tmp_path_factory) -> Path:
+    """A finished run of six steps."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    result = pipelines.train.run(DEBUG, digits_dir, str(workdir))
+    assert result.step == 6
+    return workdir
+
+
+def test_the_record_of_a_run(run):
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [2, 3, 4, 6]
+    for row in rows:
+        assert row["bpd"] == pytest.approx(row["bpd_recon"] + row["bpd_latent"] + row["bpd_diff"], rel=1e-5)
+    # The learning rate of the first update is 0, of the second 1/100 of the full rate: the mean of the first row.
+    assert rows[0]["learning_rate"] == pytest.approx(DEBUG.optim.learning_rate / 200)
+    assert configs.from_json((run / "config.json").read_text(), "run") == DEBUG
+    assert json.loads((run / "provenance.json").read_text())["packages"]["jax"] == jax.__version__
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_resuming_is_bit_for_bit(run, digits_dir, tmp_path):
+    half = dataclasses.replace(DEBUG, train=dataclasses.replace(DEBUG.train, steps=3))
+    pipelines.train.run(half, digits_dir, str(tmp_path))
+    pipelines.train.run(DEBUG, digits_dir, str(tmp_path))
+    for resumed, whole in zip(restored_leaves(tmp_path, 6), restored_leaves(run, 6), strict=True):
+        np.testing.assert_array_equal(resumed, whole)
+    rows = [read_metrics(workdir / "metrics.jsonl") for workdir in (tmp_path, run)]
+    for resumed, whole in zip(*rows, strict=True):
+        assert {**resumed, "steps_per_s": 0} == {**whole, "steps_per_s": 0}
+
+
+def test_a_finished_run_does_nothing(run, digits_dir):
+    assert pipelines.train.run(DEBUG, digits_dir, str(run)).bpd is None
+
+
+def test_evaluation_writes_one_report_and_does_not_repeat_it(run, digits_dir):
+    (report,) = pipelines.evaluate.run(str(run), digits_dir).reports
+    assert report.num_images == 359
+    assert report.step == 6
+    path = run / "eval" / "6.json"
+    assert json.loads(path.read_text())["bpd"] == report.bpd
+    written = path.stat().st_mtime_ns
+    assert pipelines.evaluate.run(str(run), digits_dir).reports == (report,)
+    assert path.stat().st_mtime_ns == written
+    everything = pipelines.evaluate.run(str(run), digits_dir, step="all").reports
+    assert [each.step for each in everything] == [6, 3]
+
+
+def test_samples_are_a_function_of_the_seed(run, tmp_path):
+    pictures = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
+    for picture, seed in zip(pictures, (0, 0, 1), strict=True):
+        pipelines.sample.run(str(run), str(picture), num=4, steps=2, seed=seed)
+    contents = [picture.read_bytes() for picture in pictures]
+    assert contents[0] == contents[1] != contents[2]
+    with pytest.raises(ConfigError, match="at least one"):
+        pipelines.sample.run(str(run), str(tmp_path / "d.png"), num=4, steps=0)
+
+
+def test_a_run_directory_of_another_config_is_refused(run, digits_dir):
+    other = dataclasses.replace(DEBUG, optim=dataclasses.replace(DEBUG.optim, learning_rate=1.0))
+    with pytest.raises(ConfigError, match=r"optim\.learning_rate"):
+        pipelines.train.run(other, digits_dir, str(run))
+
+
+def test_other_data_than_the_run_began_with_is_refused(run, tmp_path):
+    other = str(tmp_path / "other")
+    pipelines.prepare.run("digits", other, limit=50)
+    with pytest.raises(CheckpointError, match="other data"):
+        pipelines.train.run(DEBUG, other, str(run))
+    with pytest.raises(CheckpointError, match="other data"):
+        pipelines.evaluate.run(str(run), other, force=True)
+
+
+def test_a_model_for_other_levels_is_refused_before_anything_is_written(digits_dir, tmp_path):
+    config = configs.load("debug", {"data.num_levels": 256})
+    with pytest.raises(DataError, match="256 levels"):
+        pipelines.train.run(config, digits_dir, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_stops_with_the_step_and_keeps_the_last_checkpoint(digits_dir, tmp_path):
+    overrides = {"optim.learning_rate": 1e30, "optim.warmup_steps": 1, "train.steps": 40, "train.checkpoint_every": 1}
+    with pytest.raises(DivergedError, match=r"step \d+: .*lower|step \d+: \w+ is (nan|inf)"):
+        pipelines.train.run(configs.load("debug", overrides), digits_dir, str(tmp_path))
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        assert checkpoints.steps()
+    assert all(np.isfinite(row["bpd"]) for row in read_metrics(tmp_path / "metrics.jsonl"))
+
+
+def test_a_workdir_without_a_run_or_a_checkpoint(digits_dir, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no run"):
+        pipelines.evaluate.run(str(tmp_path), digits_dir)
+    run_dir.open_for_training(str(tmp_path), DEBUG)
+    with pytest.raises(CheckpointError, match="no checkpoint yet"):
+        pipelines.evaluate.run(str(tmp_path), digits_dir)
+    assert pipelines.evaluate.run(str(tmp_path), digits_dir, step="all").reports == ()
+
+
+def test_a_missing_step_names_those_that_are_there(run, digits_dir):
+    with pytest.raises(CheckpointError, match="there are: 3, 6"):
+        pipelines.evaluate.run(str(run), digits_dir, step="5")
