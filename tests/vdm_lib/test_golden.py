@@ -26,9 +26,7 @@ TOLERANCE_PRIOR = 1e-3  # v - log v - 1 for v close to 1
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DATA = DataConfig(name="golden", image_shape=(32, 32, 3))
-MODEL_C = ModelConfig(
-    n_embd=64, n_layer=3, with_fourier_features=False, gamma_type="fixed", timesteps=10, dropout=0.1
-)
+MODEL_C = ModelConfig(n_embd=64, n_layer=3, with_fourier_features=False, gamma_type="fixed", timesteps=10, dropout=0.1)
 MODEL_D = ModelConfig(n_embd=64, n_layer=1, with_attention=True, gamma_type="learnable_nnet", dropout=0.1)
 VDM_D = VDM(data=DATA, model=MODEL_D)
 
@@ -202,7 +200,7 @@ def test_gradient_norm(evaluated_d):
 def test_reverse_step(eps_hat_d, i):
     gamma_s, gamma_t = VDM_D.gamma(PARAMS, jnp.asarray([(999 - i) / 1000, (1000 - i) / 1000]))
     z_t = given(D, "step_z")
-    eps_hat = eps_hat_d(PARAMS, z_t, jnp.full(2, gamma_t), given(D, "conditioning")[:2])
+    eps_hat = eps_hat_d(PARAMS, z_t, gamma_t[None], given(D, "conditioning")[:1])
     z_s = diffusion.p_sample(z_t, eps_hat, given(D, "step_eps"), gamma_s, gamma_t)
     assert_agrees(z_s, D[f"step_i{i}_of_1000"])
 
