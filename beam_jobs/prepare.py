@@ -25,11 +25,7 @@ _DEFAULT_RUNNER = "--runner=FnApiRunner"
 def _is_leftover(name: str) -> bool:
     """Say whether a job of ours could have written a file of this name before its manifest."""
     base = name.split(TEMPORARY_MARK)[0]
-    return (
-        is_shard_name(base)
-        or base in (MARKER_NAME, PROBLEMS_NAME)
-        or (base != name and base == MANIFEST_NAME)
-    )
+    return is_shard_name(base) or base in (MARKER_NAME, PROBLEMS_NAME) or (base != name and base == MANIFEST_NAME)
 
 
 def _names(out_dir: epath.Path) -> list[str]:

@@ -156,9 +156,7 @@ def encode_chunk(plan: Plan, chunk: Chunk) -> Iterator[tuple[tuple[str, int], Bl
             if fault is None:
                 records[record.index % num_shards].append(record)
             else:
-                problems.append(
-                    Problem(chunk.split, record.index, f"{chunk.split} image {record.index}: {fault}")
-                )
+                problems.append(Problem(chunk.split, record.index, f"{chunk.split} image {record.index}: {fault}"))
     except (DataError, OSError) as error:
         problems.append(Problem(chunk.split, chunk.start, f"{chunk.split} cannot be read: {error}"))
     if problems:

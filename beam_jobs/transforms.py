@@ -19,11 +19,7 @@ class EncodeChunks(beam.PTransform):
     def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[tuple[tuple[str, int], Block]]:
         """Spread the chunks over the workers, which read them."""
         plan = self._plan
-        return (
-            chunks
-            | "Spread" >> beam.Reshuffle()
-            | "Encode" >> beam.FlatMap(lambda chunk: encode_chunk(plan, chunk))
-        )
+        return chunks | "Spread" >> beam.Reshuffle() | "Encode" >> beam.FlatMap(lambda chunk: encode_chunk(plan, chunk))
 
 
 class WriteShards(beam.PTransform):
@@ -33,9 +29,7 @@ class WriteShards(beam.PTransform):
         super().__init__()
         self._plan = plan
 
-    def expand(
-        self, blocks: beam.PCollection[tuple[tuple[str, int], Block]]
-    ) -> beam.PCollection[WrittenShard]:
+    def expand(self, blocks: beam.PCollection[tuple[tuple[str, int], Block]]) -> beam.PCollection[WrittenShard]:
         """Gather each shard's blocks and write them."""
         plan = self._plan
         return (

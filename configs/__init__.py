@@ -34,9 +34,7 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
       ConfigError: unknown name or key (the nearest right one is named), or a value of the wrong type or range.
     """
     if name not in NAMES:
-        raise ConfigError(
-            f"unknown config {name!r}{_did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}"
-        )
+        raise ConfigError(f"unknown config {name!r}{_did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}")
     base: Config = importlib.import_module(f"configs.{name}").CONFIG
     values = _ADAPTER.dump_python(base, mode="json")
     known = _dotted_keys(values)

@@ -44,16 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--out", required=True, help="data directory to make")
     prepare.add_argument("--shards", type=int, help="files per split (default: about 4,096 images each)")
     prepare.add_argument("--limit", type=int, help="keep the first LIMIT images of each split")
-    prepare.add_argument(
-        "--runner", help="Beam runner (default: FnApiRunner); further Beam flags go after --"
-    )
+    prepare.add_argument("--runner", help="Beam runner (default: FnApiRunner); further Beam flags go after --")
 
     train = add("train", "train a config, going on from what the workdir holds",
                 "vdm train cifar10 model.n_layer=2 --data data/cifar10 --workdir runs/a")  # fmt: skip
     train.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
-    train.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100"
-    )
+    train.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100")
     train.add_argument("--data", help="data directory made by vdm prepare")
     train.add_argument("--workdir", help="run directory; made if absent")
     train.add_argument("--print-config", action="store_true", help="print the config as JSON and do nothing")
@@ -126,9 +122,7 @@ def describe(result: Any) -> str:
     fields = asdict(result)
     if "reports" in fields:
         return "\n".join(f"step {report.step}: {report}" for report in result.reports) or "nothing to do"
-    return "\n".join(
-        f"{name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None
-    )
+    return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

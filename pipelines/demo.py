@@ -73,7 +73,7 @@ test bpd {report}
 baseline {baseline:.3f} bits/dim for a histogram of each pixel fitted on the training images
 samples  {picture}
 curve    {curve}
-bundle   {bundle}: {exported["num_bytes"] / 1e6:.1f} MB, loaded back in a fresh process, largest difference {largest:.1e}
+bundle   {bundle}: {exported["num_bytes"] / 1e6:.1f} MB, loaded back in a fresh process, difference {largest:.1e}
 time     {time.monotonic() - started:.0f} s""")
 
 

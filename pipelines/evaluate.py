@@ -12,9 +12,7 @@ from vdm_lib.restore import newest_step, restore_ema
 from vdm_lib.sharding import make_mesh
 
 
-def run(
-    workdir: str, data: str, *, step: str = "latest", split: str = "test", force: bool = False
-) -> EvalResult:
+def run(workdir: str, data: str, *, step: str = "latest", split: str = "test", force: bool = False) -> EvalResult:
     """Measure checkpoints that have no report yet, newest first.
 
     Args:
@@ -45,9 +43,7 @@ def run(
         restored = restore_ema(workdir, config, wanted)
         run_dir.check_same_data(restored.metadata, load_split(data, "train"))
         with tqdm(total=config.eval.passes, unit="pass", desc=f"eval {wanted}", disable=None) as bar:
-            terms = per_image_bpd(
-                config, config.eval, restored.params, images, mesh, lambda _, b=bar: b.update()
-            )
+            terms = per_image_bpd(config, config.eval, restored.params, images, mesh, lambda _, b=bar: b.update())
         report = summarise(terms, config, config.eval, images, wanted)
         run_dir.write_eval_report(workdir, report)
         reports.append(report)

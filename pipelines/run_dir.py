@@ -26,9 +26,7 @@ _PACKAGES = ("vdm-pipeline", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint
 def provenance() -> dict[str, Any]:
     """Return what made a run: code version, Python and packages; no names of machines or people."""
     here = Path(__file__).resolve().parent
-    git = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    git = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     packages = {}
     for name in _PACKAGES:
         try:
@@ -83,9 +81,7 @@ def write_eval_report(workdir: str, report: BpdReport) -> None:
     """Write eval/<step>.json; that the file exists is the mark that the step is evaluated."""
     directory = epath.Path(workdir) / "eval"
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        directory / f"{report.step}.json", (json.dumps(asdict(report), indent=2) + "\n").encode()
-    )
+    write_atomically(directory / f"{report.step}.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
 
 
 def read_eval_report(workdir: str, step: int) -> dict[str, Any] | None:

@@ -67,7 +67,7 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
                 last = done == config.train.steps
                 saving = done % config.train.checkpoint_every == 0 or last
                 if done % config.train.log_every == 0 or saving:
-                    rows = jax.device_get(pending)
+                    rows = [{key: float(value) for key, value in row.items()} for row in jax.device_get(pending)]
                     _stop_if_diverged(rows, done, directory)
                     seconds = time.monotonic() - interval_started
                     last_row = mean_metrics(rows) | {"steps_per_s": len(rows) / seconds}
@@ -88,12 +88,12 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
     )
 
 
-def _stop_if_diverged(rows: list[dict[str, Any]], done: int, directory: Path) -> None:
+def _stop_if_diverged(rows: list[dict[str, float]], done: int, directory: Path) -> None:
     """Raise DivergedError naming the first step of the interval, ending at `done`, that is not finite."""
     for step, row in enumerate(rows, start=done - len(rows) + 1):
         if not all(np.isfinite(value) for value in row.values()):
             wrong = next(key for key, value in row.items() if not np.isfinite(value))
             raise DivergedError(
-                f"step {step}: {wrong} is {float(row[wrong])}; the last good checkpoint is kept in "
+                f"step {step}: {wrong} is {row[wrong]}; the last good checkpoint is kept in "
                 f"{directory / 'checkpoints'}. Lower optim.learning_rate or set optim.gradient_clip_norm=1"
             )

@@ -42,9 +42,7 @@ class Checkpoints:
             return
         arrays = ocp.args.StandardSave(_plain(state))
         try:
-            self._manager.save(
-                step, args=ocp.args.Composite(state=arrays, metadata=ocp.args.JsonSave(metadata))
-            )
+            self._manager.save(step, args=ocp.args.Composite(state=arrays, metadata=ocp.args.JsonSave(metadata)))
         except OSError as error:
             raise CheckpointError(f"cannot write checkpoint {step} in {self._directory}: {error}") from error
 
@@ -65,9 +63,7 @@ class Checkpoints:
         Raises:
           CheckpointError: missing, damaged, or of another architecture.
         """
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _plain(abstract)
-        )
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _plain(abstract))
         return TrainState(**self._restore(step, state=ocp.args.StandardRestore(target))["state"])
 
     def metadata(self, step: int) -> dict[str, Any]:
@@ -86,9 +82,7 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, OSError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"cannot restore checkpoint {step} of {self._directory}: {reason}"
-            ) from error
+            raise CheckpointError(f"cannot restore checkpoint {step} of {self._directory}: {reason}") from error
 
 
 def _plain(state: TrainState) -> dict[str, Any]:

@@ -73,9 +73,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that the network cannot have."""
         if self.n_embd < 32 or self.n_embd % 32:
-            raise ValueError(
-                f"n_embd must be a positive multiple of 32 (GroupNorm has 32 groups), got {self.n_embd}"
-            )
+            raise ValueError(f"n_embd must be a positive multiple of 32 (GroupNorm has 32 groups), got {self.n_embd}")
         if self.n_layer < 1:
             raise ValueError(f"n_layer must be at least 1, got {self.n_layer}")
         if not 0.0 <= self.dropout < 1.0:
@@ -164,9 +162,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for counts below one."""
         if self.passes < 2:
-            raise ValueError(
-                f"passes must be at least 2, or the error cannot be estimated, got {self.passes}"
-            )
+            raise ValueError(f"passes must be at least 2, or the error cannot be estimated, got {self.passes}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 <= self.seed < 2**32:

@@ -91,15 +91,11 @@ def load_split(data_dir: epath.PathLike, split: str) -> Split:
     if b"" in digests:
         raise DataError(f"{directory}: {split} image {digests.index(b'')} is missing: {_REMEDY}")
     if fingerprint(digests) != info.fingerprint:
-        raise DataError(
-            f"{directory}: the {split} split has another fingerprint than its manifest: {_REMEDY}"
-        )
+        raise DataError(f"{directory}: the {split} split has another fingerprint than its manifest: {_REMEDY}")
     return Split(split, images, labels, manifest.num_levels, info.fingerprint)
 
 
-def _check_place(
-    record: Record, number: int, image_shape: tuple[int, int, int], digests: list[bytes]
-) -> None:
+def _check_place(record: Record, number: int, image_shape: tuple[int, int, int], digests: list[bytes]) -> None:
     if record.image.shape != image_shape:
         raise RecordError(f"record {number} has shape {record.image.shape}, the manifest says {image_shape}")
     if not 0 <= record.index < len(digests):

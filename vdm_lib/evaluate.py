@@ -40,9 +40,7 @@ def check_data(config: Config, split: Split) -> None:
     """Raise DataError if the images of a split are not what the model is for."""
     shape = tuple(split.images.shape[1:])
     if shape != config.data.image_shape:
-        raise DataError(
-            f"{config.name} is for images of shape {config.data.image_shape}, the data has {shape}"
-        )
+        raise DataError(f"{config.name} is for images of shape {config.data.image_shape}, the data has {shape}")
     if split.num_levels != config.data.num_levels:
         raise DataError(
             f"{config.name} is for {config.data.num_levels} levels a channel, the data has {split.num_levels}: "
@@ -70,9 +68,7 @@ def per_image_bpd(
     batch_size = min(evaluation.batch_size, num_images)
     batch_size += -batch_size % mesh.size
 
-    def terms(
-        params: Params, images: jax.Array, indices: jax.Array, t: jax.Array, pass_key: jax.Array
-    ) -> Losses:
+    def terms(params: Params, images: jax.Array, indices: jax.Array, t: jax.Array, pass_key: jax.Array) -> Losses:
         def normals(index: jax.Array) -> tuple[jax.Array, jax.Array]:
             key_0, key_eps = jax.random.split(jax.random.fold_in(pass_key, index))
             shape = config.data.image_shape
@@ -132,9 +128,7 @@ def summarise(
         bpd=float(total.mean()),
         bpd_stderr=float(np.sqrt(within_image / (passes * num_images))),
         bpd_between_passes_stderr=float(total.mean(axis=1).std(ddof=1) / np.sqrt(passes)),
-        bpd_test_set_stderr=float(total.mean(axis=0).std(ddof=1) / np.sqrt(num_images))
-        if num_images > 1
-        else 0.0,
+        bpd_test_set_stderr=float(total.mean(axis=0).std(ddof=1) / np.sqrt(num_images)) if num_images > 1 else 0.0,
         bpd_recon=float(recon),
         bpd_latent=float(latent),
         bpd_diff=float(diff),

@@ -69,8 +69,7 @@ def encode_example(record: Record) -> bytes:
         (b"shape", _int64_feature(record.image.shape)),
     )
     entries = (
-        _delimited(_FIELD_1, _delimited(_FIELD_1, name) + _delimited(_FIELD_2, feature))
-        for name, feature in features
+        _delimited(_FIELD_1, _delimited(_FIELD_1, name) + _delimited(_FIELD_2, feature)) for name, feature in features
     )
     return _delimited(_FIELD_1, b"".join(entries))
 

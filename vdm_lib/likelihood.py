@@ -9,13 +9,16 @@ A channel of a pixel has one of L levels, x in {0, ..., L-1}; encoded it is the 
 """
 
 import math
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Integer, Shaped, UInt8
+from jaxtyping import Array, Float, Integer, UInt8
 
 from vdm_lib.types import Latents, Levels, PerImage
+
+_Nats = TypeVar("_Nats", jax.Array, np.ndarray)
 
 
 def encode(
@@ -34,9 +37,7 @@ def level_logits(
     return -0.5 * jnp.square((z_0_rescaled[..., None] - values) * jnp.exp(-0.5 * gamma_0))
 
 
-def decode(
-    z_0_rescaled: Float[Array, "*n"], gamma_0: Float[Array, ""], num_levels: int
-) -> Float[Array, "*n levels"]:
+def decode(z_0_rescaled: Float[Array, "*n"], gamma_0: Float[Array, ""], num_levels: int) -> Float[Array, "*n levels"]:
     """Return log p(v | z_0) of every level v in nats, Eq. (2); z_0_rescaled is z_0 / alpha_0."""
     return jax.nn.log_softmax(level_logits(z_0_rescaled, gamma_0, num_levels))
 
@@ -62,6 +63,6 @@ def most_likely_levels(z_0_rescaled: Latents, num_levels: int) -> Levels:
     return jnp.clip(level, 0, num_levels - 1).astype(jnp.int32)
 
 
-def nats_to_bpd(nats: Shaped[Array | np.ndarray, "*n"], num_dims: int) -> Shaped[Array | np.ndarray, "*n"]:
-    """Return nats per image as bits per dimension."""
+def nats_to_bpd(nats: _Nats, num_dims: int) -> _Nats:
+    """Return nats per image, an array of any shape, as bits per dimension."""
     return nats / (num_dims * math.log(2.0))

@@ -6,7 +6,7 @@ reconstruction -log p(x | z_0), prior KL(q(z_1 | x) || p(z_1)), and the diffusio
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -82,14 +82,18 @@ class VDM:
     def _modules(self) -> _Modules:
         return _Modules(self.model)
 
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the output alone: flax's own type admits a second value, which only mutable collections bring."""
+        return self._modules.apply(*args, **kwargs)
+
     def init(self, key: Key) -> Params:
         """Return freshly drawn parameters, a nested dict of float32 arrays."""
         z = jnp.zeros((1, *self.data.image_shape))
-        return self._modules.init(key, z, jnp.zeros((1,)), jnp.zeros((1,)))["params"]
+        return dict(self._modules.init(key, z, jnp.zeros((1,)), jnp.zeros((1,)))["params"])
 
     def gamma(self, params: Params, t: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """Return -log SNR(t) for times t of any shape."""
-        return self._modules.apply({"params": params}, t, method=lambda modules, t: modules.gamma(t))
+        return self._apply({"params": params}, t, method=lambda modules, t: modules.gamma(t))
 
     def gamma_and_slope(self, params: Params, t: PerImage) -> tuple[PerImage, PerImage]:
         """Return gamma(t) and d gamma / dt, the slope by forward-mode differentiation."""
@@ -104,7 +108,7 @@ class VDM:
         dropout_key: Key | None = None,
     ) -> Latents:
         """Return the network's estimate of the noise in z_t; dropout acts only if a key is given."""
-        return self._modules.apply(
+        return self._apply(
             {"params": params},
             z_t,
             gamma_t,

@@ -1,5 +1,7 @@
 """The optimiser: AdamW with a warm-up, as google-research/vdm sets it up, and the moving average of parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -47,11 +49,11 @@ def make_optimizer(optim: OptimConfig, num_steps: int) -> optax.GradientTransfor
     return optax.chain(optax.clip_by_global_norm(optim.gradient_clip_norm), adamw)
 
 
-def update_ema(ema_params: Params, params: Params, ema_rate: float) -> Params:
+def update_ema(ema_params: Params, params: Any, ema_rate: float) -> Params:
     """Return ema + (1 - rate) (params - ema) leaf by leaf; no bias correction."""
-    return optax.incremental_update(params, ema_params, 1.0 - ema_rate)
+    return jax.tree.map(lambda ema, new: ema + (1.0 - ema_rate) * (new - ema), ema_params, params)
 
 
-def global_norm(tree: Params) -> Float[Array, ""]:
+def global_norm(tree: Any) -> Float[Array, ""]:
     """Return the Euclidean norm of all leaves together."""
-    return jnp.asarray(optax.global_norm(tree))
+    return jnp.asarray(optax.tree.norm(tree))

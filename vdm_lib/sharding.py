@@ -25,6 +25,4 @@ def split_by_image(mesh: Mesh) -> NamedSharding:
 def check_divisible(batch_size: int, mesh: Mesh, key: str) -> None:
     """Raise ConfigError, naming the config key, if the devices cannot share a batch evenly."""
     if batch_size % mesh.size:
-        raise ConfigError(
-            f"{key}={batch_size} does not divide over {mesh.size} devices: use a multiple of {mesh.size}"
-        )
+        raise ConfigError(f"{key}={batch_size} does not divide over {mesh.size} devices: use a multiple of {mesh.size}")

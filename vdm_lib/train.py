@@ -57,9 +57,7 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
         noise = model.draw_noise(key_noise, images.shape[0])
 
         def loss(params: Params) -> tuple[Float[Array, ""], Metrics]:
-            terms = bpd_terms(
-                model.losses(params, images, conditioning, noise, key_dropout), config.data.num_dims
-            )
+            terms = bpd_terms(model.losses(params, images, conditioning, noise, key_dropout), config.data.num_dims)
             return terms["bpd"], terms
 
         gradient, metrics = jax.grad(loss, has_aux=True)(state.params)

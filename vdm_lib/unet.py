@@ -97,9 +97,7 @@ class ScoreUNet(nn.Module):
     gamma_max: float
 
     @nn.compact
-    def __call__(
-        self, z: Latents, gamma_t: PerImage, conditioning: Conditioning, *, deterministic: bool
-    ) -> Latents:
+    def __call__(self, z: Latents, gamma_t: PerImage, conditioning: Conditioning, *, deterministic: bool) -> Latents:
         """Return eps_hat of z's shape.
 
         Args:

@@ -162,9 +162,7 @@ def test_pixels_of_another_type_are_a_fault():
 
 def test_an_index_given_twice_is_named(tmp_path):
     twice = Record(np.zeros((1, 1, 1), np.uint8), 0, 16)
-    with pytest.raises(
-        DataError, match=r"toy: train image 17: the source does not give this index exactly once"
-    ):
+    with pytest.raises(DataError, match=r"toy: train image 17: the source does not give this index exactly once"):
         prepare(Toy(bad=twice), tmp_path / "out", num_shards=1)
 
 

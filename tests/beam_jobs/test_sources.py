@@ -112,9 +112,7 @@ def test_tfds_without_a_network_says_what_to_do(monkeypatch):
     def fail(self, url):
         raise ConnectionError(url)
 
-    monkeypatch.setattr(
-        tfds.download, "DownloadManager", lambda **_: type("M", (), {"download_and_extract": fail})()
-    )
+    monkeypatch.setattr(tfds.download, "DownloadManager", lambda **_: type("M", (), {"download_and_extract": fail})())
     with pytest.raises(DataError, match=r"\(ConnectionError\): download and unpack it yourself"):
         open_source("cifar10", "tfds")
 

@@ -76,7 +76,7 @@ def test_a_bundle_is_verified_in_a_fresh_process(bundle):
 def test_the_checker_imports_nothing_of_the_project():
     tree = ast.parse(Path(bundle_check.__file__).read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     third_party = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
     assert third_party == {"jax", "numpy", "safetensors.numpy"}
 
