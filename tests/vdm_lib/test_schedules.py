@@ -58,7 +58,7 @@ def test_slope_is_the_difference_quotient(kind):
     model = VDM(data=data, model=ModelConfig(gamma_type=kind))
     schedule = make_schedule(model.model)
     variables = schedule.init(jax.random.key(1), TIMES)
-    # A hidden layer that bends: kernels of the size 2 and the output of the size 1024.
+    # Larger hidden layers, so that the curve bends; the single numbers stay.
     bent = jax.tree.map(lambda leaf: leaf * (200.0 if leaf.size > 1 else 1.0), variables.get("params", {}))
     params = {"gamma": bent} if bent else {}
     t = jnp.asarray([0.1, 0.4, 0.8])
