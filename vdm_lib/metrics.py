@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 
-def mean_metrics(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def mean_metrics(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
     """Return the mean of each key over the rows."""
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """Return the rows of a metrics.jsonl in order; a last line cut short by a kill is left out."""
     if not path.exists():
         return []

@@ -1,0 +1,1 @@
+"""Timings and sizes; `make bench` runs them."""
