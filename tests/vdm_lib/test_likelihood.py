@@ -52,9 +52,7 @@ def test_log_prob_against_float64(num_levels):
     key_levels, key_eps = jax.random.split(jax.random.key(2))
     levels = jax.random.randint(key_levels, (3, 4, 4, 2), 0, num_levels)
     gamma_0 = -5.0
-    z = likelihood.encode(levels, num_levels) + np.exp(0.5 * gamma_0) * jax.random.normal(
-        key_eps, levels.shape
-    )
+    z = likelihood.encode(levels, num_levels) + np.exp(0.5 * gamma_0) * jax.random.normal(key_eps, levels.shape)
     values = 2.0 * (np.arange(num_levels) + 0.5) / num_levels - 1.0
     logits = -0.5 * (np.asarray(z, np.float64)[..., None] - values) ** 2 / np.exp(gamma_0)
     table = log_softmax(logits, axis=-1)

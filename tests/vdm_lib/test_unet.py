@@ -92,11 +92,7 @@ def test_every_leaf_but_the_key_biases_matters(params):
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(3.0 * MODEL.eps_hat(p, Z, GAMMA, NO + 1)))))(params)
     flat = jax.tree_util.tree_flatten_with_path(gradient["score_model"])[0]
     # A bias of the attention's keys shifts all scores of a softmax alike.
-    dead = [
-        jax.tree_util.keystr(path)
-        for path, leaf in flat
-        if "'k'" not in str(path) and jnp.abs(leaf).max() < 1e-6
-    ]
+    dead = [jax.tree_util.keystr(path) for path, leaf in flat if "'k'" not in str(path) and jnp.abs(leaf).max() < 1e-6]
     assert dead == []
 
 
