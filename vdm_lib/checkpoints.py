@@ -1,5 +1,6 @@
 """Checkpoints with orbax: asynchronous, atomic, rotated; config and data fingerprints lie beside the arrays."""
 
+import shutil
 from typing import Any
 
 import jax
@@ -40,11 +41,26 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state))))
         arrays = ocp.args.StandardSave(_plain(state))
         try:
             self._manager.save(step, args=ocp.args.Composite(state=arrays, metadata=ocp.args.JsonSave(metadata)))
-        except OSError as error:
-            raise CheckpointError(f"cannot write checkpoint {step} in {self._directory}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot write checkpoint {step} in {self._directory}: {_one_line(error)}") from error
+
+    def _check_space(self, num_bytes: int) -> None:
+        """Raise CheckpointError before anything is written where a local disk cannot hold num_bytes more.
+
+        Asked beforehand, because a disk that fills up during an asynchronous write ends in orbax's own tracebacks.
+        """
+        if str(self._directory).startswith("gs://"):
+            return
+        free = shutil.disk_usage(self._directory).free
+        if free < num_bytes:
+            raise CheckpointError(
+                f"no space for a checkpoint in {self._directory}: {num_bytes / 1e6:.1f} MB needed, {free / 1e6:.1f} MB "
+                "free; the checkpoints before it are kept. Free some space and run the same command again"
+            )
 
     def wait(self) -> None:
         """Return when nothing is being written.
@@ -54,8 +70,8 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
-        except OSError as error:
-            raise CheckpointError(f"cannot write a checkpoint in {self._directory}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot write a checkpoint in {self._directory}: {_one_line(error)}") from error
 
     def restore(self, step: int, abstract: TrainState, sharding: Sharding) -> TrainState:
         """Return the state of a step on the devices of `sharding`; `abstract` gives its shapes.
@@ -81,8 +97,13 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, OSError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"cannot restore checkpoint {step} of {self._directory}: {reason}") from error
+            raise CheckpointError(
+                f"cannot restore checkpoint {step} of {self._directory}: {_one_line(error)}"
+            ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _plain(state: TrainState) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -130,3 +131,14 @@ def test_a_workdir_without_a_run_or_a_checkpoint(digits_dir, tmp_path):
 def test_a_missing_step_names_those_that_are_there(run, digits_dir):
     with pytest.raises(CheckpointError, match="there are: 3, 6"):
         pipelines.evaluate.run(str(run), digits_dir, step="5")
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(digits_dir, tmp_path, monkeypatch):
+    half = dataclasses.replace(DEBUG, train=dataclasses.replace(DEBUG.train, steps=3))
+    pipelines.train.run(half, digits_dir, str(tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("vdm_lib.checkpoints.shutil.disk_usage", lambda _: usage._replace(free=1_000_000))
+    with pytest.raises(CheckpointError, match=r"no space .* 1\.0 MB free"):
+        pipelines.train.run(DEBUG, digits_dir, str(tmp_path))
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        assert checkpoints.steps() == [3]
