@@ -16,7 +16,7 @@ from typing import Any
 import configs
 from vdm_lib.errors import ConfigError, VdmError
 
-EXIT_ERROR, EXIT_USAGE = 1, 2
+EXIT_ERROR, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     if result is not None:
         print(json.dumps(asdict(result)) if args.json else describe(result))
-    return 0
+    return EXIT_STOPPED if getattr(result, "stopped", False) else 0
 
 
 if __name__ == "__main__":

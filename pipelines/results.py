@@ -35,6 +35,7 @@ class TrainResult:
     Attributes:
         workdir: the run directory.
         step: updates made so far, those of earlier calls included.
+        stopped: a signal asked for a stop; the state is saved and the same command goes on from it.
         bpd: training bpd of the last logged interval, with dropout; None if no step was made.
         num_params: number of parameters.
         steps_per_s: steps per second of the last logged interval; None if no step was made.
@@ -43,6 +44,7 @@ class TrainResult:
 
     workdir: str
     step: int
+    stopped: bool
     bpd: float | None
     num_params: int
     steps_per_s: float | None

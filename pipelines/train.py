@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from pipelines import run_dir
 from pipelines.results import TrainResult
+from pipelines.stop import stop_on_signal
 from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.config import Config
 from vdm_lib.data import Batches, load_split
@@ -23,6 +24,8 @@ from vdm_lib.train import init_state, make_train_step
 
 def run(config: Config, data: str, workdir: str) -> TrainResult:
     """Train to `config.train.steps`, going on from the newest checkpoint of the run directory.
+
+    SIGTERM or SIGINT saves the state after the step under way and returns with `stopped` set.
 
     Raises:
       DataError: data that cannot be read or that the model is not for.
@@ -56,6 +59,7 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
         pending: list[dict[str, Any]] = []
         interval_started = time.monotonic()
         with (
+            stop_on_signal() as stop,
             MetricsWriter(directory, from_step=first) as writer,
             tqdm(total=config.train.steps, initial=first, unit="step", disable=None) as bar,
         ):
@@ -64,7 +68,7 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
                 pending.append(metrics)
                 done = step + 1
                 bar.update()
-                last = done == config.train.steps
+                last = done == config.train.steps or stop.requested
                 saving = done % config.train.checkpoint_every == 0 or last
                 if done % config.train.log_every == 0 or saving:
                     rows = [{key: float(value) for key, value in row.items()} for row in jax.device_get(pending)]
@@ -77,10 +81,13 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
                     if saving:
                         checkpoints.save(state, metadata)
                     interval_started = time.monotonic()
+                if last:
+                    break
         checkpoints.wait()
     return TrainResult(
         workdir=workdir,
-        step=max(first, config.train.steps),
+        step=int(state.step),
+        stopped=stop.requested and int(state.step) < config.train.steps,
         bpd=last_row.get("bpd"),
         num_params=num_params,
         steps_per_s=last_row.get("steps_per_s"),

@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -142,3 +145,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(digits_dir, tmp_path, monkeypat
         pipelines.train.run(DEBUG, digits_dir, str(tmp_path))
     with Checkpoints(str(tmp_path)) as checkpoints:
         assert checkpoints.steps() == [3]
+
+
+def test_a_signal_saves_and_exits_75(digits_dir, tmp_path):
+    words = ["train", "debug", "train.steps=100000", "--data", digits_dir, "--workdir", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "pipelines.command", *words], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not read_metrics(tmp_path / "metrics.jsonl"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=60) == 75
+    finally:
+        process.kill()
+        process.wait()
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        (*_, last) = checkpoints.steps()
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == last
