@@ -35,10 +35,22 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """
     if name not in NAMES:
         raise ConfigError(f"unknown config {name!r}{_did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}")
-    base: Config = importlib.import_module(f"configs.{name}").CONFIG
-    values = _ADAPTER.dump_python(base, mode="json")
+    return override(importlib.import_module(f"configs.{name}").CONFIG, overrides or {})
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return a config with some of its values replaced.
+
+    Args:
+      config: any config.
+      overrides: dotted key -> value, such as {"model.n_embd": 64}.
+
+    Raises:
+      ConfigError: unknown key (the nearest right one is named), or a value of the wrong type or range.
+    """
+    values = _ADAPTER.dump_python(config, mode="json")
     known = _dotted_keys(values)
-    for key, value in (overrides or {}).items():
+    for key, value in overrides.items():
         if key not in known:
             raise ConfigError(f"unknown config key {key!r}{_did_you_mean(key, known)}")
         *path, last = key.split(".")

@@ -5,7 +5,7 @@ Published: 2.65 bits/dim in the paper, 2.637 for the released checkpoint; 10 mil
     vdm train cifar10 --data DIR --workdir RUN
 """
 
-from vdm_lib.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 CONFIG = Config(
     name="cifar10",
@@ -13,4 +13,5 @@ CONFIG = Config(
     model=ModelConfig(n_embd=128, n_layer=32, dropout=0.1),
     optim=OptimConfig(learning_rate=2e-4),
     train=TrainConfig(steps=10_000_000, batch_size=128),
+    eval=EvalConfig(batch_size=128),
 )

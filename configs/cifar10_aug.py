@@ -8,7 +8,7 @@ Published: 2.522 bits/dim for the released checkpoint (batch 768, learning rate 
 from dataclasses import replace
 
 from configs import cifar10
-from vdm_lib.config import ModelConfig, OptimConfig, TrainConfig
+from vdm_lib.config import EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 CONFIG = replace(
     cifar10.CONFIG,
@@ -17,4 +17,5 @@ CONFIG = replace(
     model=ModelConfig(n_embd=256, n_layer=32, dropout=0.05, gamma_type="learnable_nnet"),
     optim=OptimConfig(learning_rate=1e-4),
     train=TrainConfig(steps=100_000_000, batch_size=768),
+    eval=EvalConfig(batch_size=1024),
 )

@@ -1,6 +1,6 @@
 """CIFAR-10 with flips, rotations and permuted channels, as in the paper: attention after every block.
 
-Published: 2.49 bits/dim in the paper; no checkpoint was released. Needs a TPU pod of the size of a v3-64.
+Published: 2.49 bits/dim in the paper; no checkpoint was released and the hardware is not stated.
 
     vdm train cifar10_aug_paper --data DIR --workdir RUN
 """

@@ -56,7 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate = add("eval", "measure bits per dimension with its error",
                    "vdm eval --workdir runs/a --data data/cifar10")  # fmt: skip
-    evaluate.add_argument("--workdir", required=True, help="run directory")
+    evaluate.add_argument("words", nargs="*", metavar="CONFIG | key=value",
+                          help="eval.* or model.timesteps of the run, e.g. eval.passes=16; "
+                               "with --checkpoint first the config")  # fmt: skip
+    evaluate.add_argument("--checkpoint", metavar="SRC",
+                          help="measure a checkpoint of google-research/vdm (checkpoints-0)")  # fmt: skip
+    evaluate.add_argument("--workdir", required=True, help="run directory; with --checkpoint where the report goes")
     evaluate.add_argument("--data", required=True, help="data directory")
     evaluate.add_argument("--step", default="latest", help="a step, latest, or all that have no report yet")
     evaluate.add_argument("--force", action="store_true", help="measure again what has a report")
@@ -74,6 +79,19 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--workdir", required=True, help="run directory")
     export.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
     export.add_argument("--out", required=True, help="bundle directory to make")
+
+    import_ = add("import", "a checkpoint of google-research/vdm to a run directory",
+                  "vdm import checkpoints-0 runs/published cifar10")  # fmt: skip
+    import_.add_argument("source", metavar="SRC", help="checkpoints-0, or one checkpoint in it: checkpoints-0/ckpt-2")
+    import_.add_argument("destination", metavar="DST", help="run directory to make")
+    import_.add_argument("words", nargs="*", metavar="CONFIG key=value",
+                         help="the experiment; default: the config that has the same parameters")  # fmt: skip
+    import_.add_argument("--reverse", action="store_true", help="SRC is a run, DST a checkpoints-0 to make")
+    import_.add_argument("--step", type=int, help="with --reverse: step of the checkpoint (default: the newest)")
+
+    info = add("info", "print the parameters of a config", "vdm info cifar10 model.n_layer=2")
+    info.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
+    info.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config")
 
     verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a")
     verify.add_argument("bundle", help="bundle directory")
@@ -101,7 +119,41 @@ def _train(args: argparse.Namespace) -> Any:
 def _eval(args: argparse.Namespace) -> Any:
     if args.step not in ("latest", "all") and not args.step.isdigit():
         raise ConfigError(f"--step is a number, latest or all, got {args.step!r}")
-    return _job("evaluate")(args.workdir, args.data, step=args.step, force=args.force)
+    config, overrides = _config_words(args.words)
+    if args.checkpoint is None:
+        if config is not None:
+            raise ConfigError(
+                f"a run has its own config: leave out {config}, or give --checkpoint"
+            )
+        return _job("evaluate")(args.workdir, args.data, overrides=overrides, step=args.step, force=args.force)
+    if config is None:
+        raise ConfigError("--checkpoint needs the config it was trained as, such as cifar10, before the options")
+    return _job("evaluate", "run_reference")(
+        configs.load(config, overrides), args.checkpoint, args.workdir, args.data
+    )  # fmt: skip
+
+
+def _import(args: argparse.Namespace) -> Any:
+    name, overrides = _config_words(args.words)
+    if args.reverse:
+        if args.words:
+            raise ConfigError("--reverse takes the config from the run: leave out " + " ".join(args.words))
+        return _job("import_checkpoint", "run_reverse")(args.source, args.destination, args.step)
+    if name is None and overrides:
+        raise ConfigError("values need the config that they change, such as cifar10")
+    config = None if name is None else configs.load(name, overrides)
+    return _job("import_checkpoint")(args.source, args.destination, config)
+
+
+def _info(args: argparse.Namespace) -> Any:
+    return _job("info")(configs.load(args.config, configs.parse_overrides(args.overrides)))
+
+
+def _config_words(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """Return the config's name, if the first word is one, and the key=value words after it."""
+    if words and "=" not in words[0]:
+        return words[0], configs.parse_overrides(words[1:])
+    return None, configs.parse_overrides(words)
 
 
 def _sample(args: argparse.Namespace) -> Any:
@@ -110,16 +162,18 @@ def _sample(args: argparse.Namespace) -> Any:
     )  # fmt: skip
 
 
-def _job(name: str) -> Any:
-    """Return the `run` of a job; importing it is what costs seconds."""
+def _job(name: str, function: str = "run") -> Any:
+    """Return a function of a job; importing it is what costs seconds."""
     # XLA's start-up lines are not for users.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return importlib.import_module(f"pipelines.{name}").run
+    return getattr(importlib.import_module(f"pipelines.{name}"), function)
 
 
 def describe(result: Any) -> str:
     """Return the lines for a person: the measurements of an evaluation, the fields of any other result."""
     fields = asdict(result)
+    if "parameters" in fields:
+        fields["parameters"] = "".join(f"\n  {path} {leaf.shape}" for path, leaf in result.parameters.items())
     if "reports" in fields:
         return "\n".join(f"step {report.step}: {report}" for report in result.reports) or "nothing to do"
     return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None)
@@ -143,6 +197,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result = _eval(args)
             case "sample":
                 result = _sample(args)
+            case "import":
+                result = _import(args)
+            case "info":
+                result = _info(args)
             case "export":
                 result = _job("export")(args.workdir, args.out, step=args.step)
             case _:

@@ -1,50 +1,127 @@
 """The evaluation job: bits per dimension of checkpoints, with errors; one report per step, written once."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax
 from tqdm import tqdm
 
+import configs
 from pipelines import run_dir
 from pipelines.results import EvalResult
+from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints
-from vdm_lib.data import load_split
+from vdm_lib.config import Config
+from vdm_lib.data import Split, load_split
+from vdm_lib.errors import ConfigError
 from vdm_lib.evaluate import per_image_bpd, summarise
+from vdm_lib.model import VDM
+from vdm_lib.reference_protocol import NUM_BATCHES, per_batch_bpd, summarise_batches
 from vdm_lib.report import BpdReport
 from vdm_lib.restore import newest_step, restore_ema
 from vdm_lib.sharding import make_mesh
+from vdm_lib.types import Params
+
+# What an evaluation may change of a trained model: how it is measured, not what it is.
+_MAY_CHANGE = ("eval.", "model.timesteps", "model.antithetic_time_sampling")
 
 
-def run(workdir: str, data: str, *, step: str = "latest", split: str = "test", force: bool = False) -> EvalResult:
-    """Measure checkpoints that have no report yet, newest first.
+def run(
+    workdir: str,
+    data: str,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    step: str = "latest",
+    split: str = "test",
+    force: bool = False,
+) -> EvalResult:
+    """Measure checkpoints of a run that have no report of this kind yet, newest first.
 
     Args:
       workdir: run directory.
       data: data directory.
+      overrides: values of eval.*, or model.timesteps for another number of steps T, that replace the run's own.
       step: a number, `latest`, or `all`.
       split: which images.
       force: measure again what has a report.
 
     Raises:
       CheckpointError: no such checkpoint; none at all is an error too, unless step is `all`.
+      ConfigError: an override of something that was trained.
       DataError: data that cannot be read or that the model is not for.
     """
-    config = run_dir.read_config(workdir)
+    overrides = overrides or {}
+    trained = [key for key in overrides if not key.startswith(_MAY_CHANGE)]
+    if trained:
+        raise ConfigError(f"eval cannot change {trained[0]} of a trained run, only {', '.join(_MAY_CHANGE)}")
+    config = configs.override(run_dir.read_config(workdir), overrides)
     if step == "all":
         with Checkpoints(workdir) as checkpoints:
             steps = checkpoints.steps()[::-1]
     else:
         steps = [newest_step(workdir) if step == "latest" else int(step)]
     images = load_split(data, split)
-    mesh = make_mesh()
+    train_split = load_split(data, "train")
     reports = []
     for wanted in steps:
-        existing = run_dir.read_eval_report(workdir, wanted)
-        if existing is not None and not force:
-            reports.append(BpdReport(**existing))
-            continue
-        restored = restore_ema(workdir, config, wanted)
-        run_dir.check_same_data(restored.metadata, load_split(data, "train"))
-        with tqdm(total=config.eval.passes, unit="pass", desc=f"eval {wanted}", disable=None) as bar:
-            terms = per_image_bpd(config, config.eval, restored.params, images, mesh, lambda _, b=bar: b.update())
-        report = summarise(terms, config, config.eval, images, wanted)
-        run_dir.write_eval_report(workdir, report)
+        report = None if force else _existing_report(workdir, wanted, config, images)
+        if report is None:
+            restored = restore_ema(workdir, config, wanted)
+            run_dir.check_same_data(restored.metadata, train_split)
+            report = _measure(config, restored.params, images, wanted)
+            run_dir.write_eval_report(workdir, report)
         reports.append(report)
     return EvalResult(workdir=workdir, reports=tuple(reports))
+
+
+def run_reference(config: Config, source: str, workdir: str, data: str, *, split: str = "test") -> EvalResult:
+    """Measure a checkpoint of google-research/vdm as it lies; only its EMA parameters are read.
+
+    Args:
+      config: the experiment that it was trained as.
+      source: directory `checkpoints-0`, or one checkpoint in it without its extension; local or gs://.
+      workdir: directory for the report.
+      data: data directory.
+      split: which images.
+
+    Raises:
+      CheckpointError: a checkpoint that cannot be read or is of another architecture.
+      ConfigError: workdir belongs to a run of another config.
+      DataError: data that cannot be read or that the model is not for.
+    """
+    images = load_split(data, split)
+    expected = jax.eval_shape(VDM.from_config(config).init, jax.random.key(0))
+    model = reference.read_model(source, expected)
+    run_dir.open_for_training(workdir, config)
+    report = _measure(config, model.ema_params, images, model.step)
+    run_dir.write_eval_report(workdir, report)
+    return EvalResult(workdir=workdir, reports=(report,))
+
+
+def _existing_report(workdir: str, step: int, config: Config, images: Split) -> BpdReport | None:
+    """Return the report of a step if it was measured in the way asked for and on these images."""
+    report = run_dir.read_eval_report(workdir, step, images.name, config.eval.protocol)
+    if report is None:
+        return None
+    same = (
+        report.data_fingerprint == images.fingerprint
+        and report.timesteps == config.model.timesteps
+        and report.seed == config.eval.seed
+        and (report.protocol == "reference" or report.passes == config.eval.passes)
+    )
+    return report if same else None
+
+
+def _measure(config: Config, params: Params, images: Split, step: int) -> BpdReport:
+    mesh = make_mesh()
+    if config.eval.protocol == "reference":
+        with _progress(step, NUM_BATCHES, "batch") as bar:
+            batches = per_batch_bpd(config, config.eval, params, images, mesh, lambda _: bar.update())
+        return summarise_batches(batches, config, config.eval, images, step)
+    with _progress(step, config.eval.passes, "pass") as bar:
+        terms = per_image_bpd(config, config.eval, params, images, mesh, lambda _: bar.update())
+    return summarise(terms, config, config.eval, images, step)
+
+
+def _progress(step: int, total: int, unit: str) -> tqdm:
+    return tqdm(total=total, unit=unit, desc=f"eval {step}", disable=None)

@@ -1,5 +1,6 @@
 """The job `vdm export`: a checkpoint to a bundle of files that work without this project."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import configs
@@ -26,13 +27,14 @@ def run(workdir: str, out: str, *, step: int | None = None) -> ExportResult:
     config = read_config(workdir)
     restored = restore_ema(workdir, config, step)
     report = read_eval_report(workdir, restored.step)
+    measured = None if report is None else asdict(report)
     origin = {**provenance(), "step": restored.step, "data_fingerprints": restored.metadata["data_fingerprints"]}
     differences = write_bundle(
         out,
         config_json=configs.to_json(config),
         model=VDM.from_config(config),
         params=restored.params,
-        eval_report=report,
+        eval_report=measured,
         provenance=origin,
     )
     return ExportResult(
@@ -41,6 +43,6 @@ def run(workdir: str, out: str, *, step: int | None = None) -> ExportResult:
         num_params=count_params(restored.params),
         num_bytes=sum(path.stat().st_size for path in Path(out).iterdir()),
         max_difference=differences,
-        bpd=None if report is None else report["bpd"],
-        bpd_stderr=None if report is None else report["bpd_stderr"],
+        bpd=None if report is None else report.bpd,
+        bpd_stderr=None if report is None else report.bpd_stderr,
     )

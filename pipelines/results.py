@@ -105,3 +105,49 @@ class VerifyResult:
     bundle: str
     num_files: int
     max_difference: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What `vdm import` wrote.
+
+    Attributes:
+        config: name of the experiment.
+        destination: the run directory, or with --reverse the directory in the original's form.
+        step: updates behind the checkpoint.
+        num_params: number of parameters.
+    """
+
+    config: str
+    destination: str
+    step: int
+    num_params: int
+
+
+@dataclass(frozen=True)
+class LeafInfo:
+    """One array of parameters."""
+
+    shape: list[int]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class InfoResult:
+    """What a config means.
+
+    Attributes:
+        config: name of the experiment.
+        total: number of parameters.
+        num_leaves: number of arrays that they lie in.
+        checkpoint_bytes: parameters, average and both moments in float32.
+        dims_per_image: height x width x channels.
+        parameters: the arrays, by the names of google-research/vdm.
+    """
+
+    config: str
+    total: int
+    num_leaves: int
+    checkpoint_bytes: int
+    dims_per_image: int
+    parameters: dict[str, LeafInfo]

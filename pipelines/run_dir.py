@@ -79,15 +79,30 @@ def read_config(workdir: str) -> Config:
 
 def write_eval_report(workdir: str, report: BpdReport) -> None:
     """Write eval/<step>.json; that the file exists is the mark that the step is evaluated."""
-    directory = epath.Path(workdir) / "eval"
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / f"{report.step}.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
+    path = _eval_report_path(workdir, report.step, report.split, report.protocol)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(asdict(report), indent=2) + "\n").encode())
 
 
-def read_eval_report(workdir: str, step: int) -> dict[str, Any] | None:
-    """Return the report of a step, None if it was not evaluated."""
-    path = epath.Path(workdir) / "eval" / f"{step}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def read_eval_report(workdir: str, step: int, split: str = "test", protocol: str = "every_image") -> BpdReport | None:
+    """Return the report of a step, None if it was not evaluated in this way.
+
+    Raises:
+      CheckpointError: the file is not a report of this version.
+    """
+    path = _eval_report_path(workdir, step, split, protocol)
+    if not path.exists():
+        return None
+    try:
+        return BpdReport(**json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no report of this version ({error}): remove it and run vdm eval") from error
+
+
+def _eval_report_path(workdir: str, step: int, split: str, protocol: str) -> epath.Path:
+    """Return eval/<step>.json, the plain name for every test image, others with what they measure in the name."""
+    kind = "".join(f"-{word}" for word, usual in ((split, "test"), (protocol, "every_image")) if word != usual)
+    return epath.Path(workdir) / "eval" / f"{step}{kind}.json"
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,11 +15,23 @@ from vdm_lib.state import TrainState
 class Checkpoints:
     """The checkpoints of one run directory; use as a context manager, which waits for writes under way."""
 
-    def __init__(self, workdir: str, *, keep: int | None = None) -> None:
-        """Open `workdir`/checkpoints; `keep` newest are kept, all if None."""
+    def __init__(self, workdir: str, *, keep: int | None = None, write_buffer_gb: float | None = None) -> None:
+        """Open `workdir`/checkpoints.
+
+        Args:
+          workdir: run directory.
+          keep: how many of the newest are kept; None keeps all and makes no directory.
+          write_buffer_gb: bytes being written at once, in 1e9; None sets no limit, which is fastest.
+        """
         self._directory = epath.Path(workdir).resolve() / "checkpoints"
         self._manager = ocp.CheckpointManager(
-            self._directory, options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
+            self._directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None),
+            item_handlers={
+                # Orbax writes "int" and takes fractions as well.
+                "state": ocp.PyTreeCheckpointHandler(save_concurrent_gb=write_buffer_gb),  # pyright: ignore[reportArgumentType]
+                "metadata": ocp.JsonCheckpointHandler(),
+            },
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -42,7 +54,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state))))
-        arrays = ocp.args.StandardSave(_plain(state))
+        arrays = ocp.args.PyTreeSave(_plain(state))
         try:
             self._manager.save(step, args=ocp.args.Composite(state=arrays, metadata=ocp.args.JsonSave(metadata)))
         except (OSError, ValueError) as error:
@@ -80,7 +92,8 @@ class Checkpoints:
           CheckpointError: missing, damaged, or of another architecture.
         """
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _plain(abstract))
-        return TrainState(**self._restore(step, state=ocp.args.StandardRestore(target))["state"])
+        arguments = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+        return TrainState(**self._restore(step, state=arguments)["state"])
 
     def metadata(self, step: int) -> dict[str, Any]:
         """Return what was saved beside the arrays.

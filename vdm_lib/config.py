@@ -9,6 +9,7 @@ from typing import Literal
 
 GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet"]
 Augmentation = Literal["none", "flip_rotate", "flip_rotate_channels"]
+Protocol = Literal["every_image", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +153,12 @@ class TrainConfig:
 class EvalConfig:
     """How bits per dimension are measured."""
 
+    protocol: Protocol = "every_image"
+    """`every_image` of the split, `passes` times; or 100 batches as google-research/vdm draws them (`reference`)."""
     passes: int = 4
     """Times that every image of the split is evaluated, each with its own time and noise; 2 give an error."""
     batch_size: int = 256
-    """Images per call of the network; does not change the result beyond float32 rounding."""
+    """Images per call of the network; changes the result of `reference` only: its times are spread over a batch."""
     seed: int = 0
     """Seed of times and noise; two checkpoints evaluated with one seed see the same noise."""
 

@@ -93,6 +93,14 @@ def per_image_bpd(
     return result
 
 
+def check_finite(bpd: Shaped[np.ndarray, " n"], step: int, what: str) -> None:
+    """Raise DivergedError with the first indices at which bpd is not finite."""
+    bad = np.flatnonzero(~np.isfinite(bpd))
+    if bad.size:
+        shown = ", ".join(str(index) for index in bad[:5])
+        raise DivergedError(f"step {step}: {bad.size} of {len(bpd)} {what} have no finite bpd: {shown}")
+
+
 def _padded_batches(num_images: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yield (indices of one batch, how many of them count); the last batch is filled up with its last image."""
     for start in range(0, num_images, batch_size):
@@ -113,18 +121,14 @@ def summarise(
       DivergedError: losses that are not finite, with the indices of the first such images.
     """
     total = terms.sum(axis=-1)
-    bad = np.flatnonzero(~np.isfinite(total).all(axis=0))
-    if bad.size:
-        shown = ", ".join(str(index) for index in bad[:5])
-        raise DivergedError(
-            f"step {step}: {bad.size} of {total.shape[1]} {split.name} images have no finite bpd: {shown}"
-        )
+    check_finite(total.sum(axis=0), step, f"{split.name} images")
     passes, num_images = total.shape
     recon, latent, diff = terms.mean(axis=(0, 1))
     within_image = total.var(axis=0, ddof=1).mean()
     return BpdReport(
         step=step,
         split=split.name,
+        protocol="every_image",
         bpd=float(total.mean()),
         bpd_stderr=float(np.sqrt(within_image / (passes * num_images))),
         bpd_between_passes_stderr=float(total.mean(axis=1).std(ddof=1) / np.sqrt(passes)),

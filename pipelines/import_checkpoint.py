@@ -1,0 +1,89 @@
+"""The job `vdm import`: a checkpoint of google-research/vdm to a run directory, or the other way round."""
+
+import jax
+from etils import epath
+
+import configs
+from pipelines import run_dir
+from pipelines.results import ImportResult
+from vdm_lib import reference
+from vdm_lib.checkpoints import Checkpoints
+from vdm_lib.config import Config
+from vdm_lib.errors import CheckpointError, ConfigError
+from vdm_lib.model import VDM, count_params
+from vdm_lib.restore import newest_step
+from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.train import init_state
+
+# Leaves being written at once: the state stands in memory once, and this much of it a second time.
+_WRITE_BUFFER_GB = 0.05
+
+
+def run(source: str, workdir: str, config: Config | None = None) -> ImportResult:
+    """Make a run directory whose one checkpoint is the source's: to evaluate, sample, export or train on.
+
+    Args:
+      source: directory `checkpoints-0`, or one checkpoint in it without its extension; local or gs://.
+      workdir: run directory to make.
+      config: the experiment that it was trained as; None takes the named config with the same parameters.
+
+    Raises:
+      CheckpointError: a checkpoint that cannot be read or is of another architecture; a run directory in use.
+      ConfigError: no named config has these parameters, or one that clips gradients.
+    """
+    if epath.Path(workdir).exists():
+        raise CheckpointError(f"{workdir} exists already: give a directory that is not there yet")
+    config = config or _recognise(source)
+    _check_adamw(config)
+    mesh = make_mesh()
+    state = reference.read_state(source, jax.eval_shape(lambda: init_state(config, mesh)))
+    run_dir.open_for_training(workdir, config)
+    metadata = {"config": configs.to_json(config), "data_fingerprints": {}, "imported_from": str(source)}
+    with Checkpoints(workdir, keep=config.train.keep_checkpoints, write_buffer_gb=_WRITE_BUFFER_GB) as checkpoints:
+        checkpoints.save(state, metadata)
+        checkpoints.wait()
+    return ImportResult(
+        config=config.name, destination=workdir, step=int(state.step), num_params=count_params(state.params)
+    )
+
+
+def run_reverse(workdir: str, directory: str, step: int | None = None) -> ImportResult:
+    """Write a checkpoint of a run as a directory that google-research/vdm restores.
+
+    Args:
+      workdir: run directory.
+      directory: directory to make, `checkpoints-0` in the original's own layout.
+      step: which checkpoint; None takes the newest.
+
+    Raises:
+      CheckpointError: no such checkpoint, or a directory that exists already.
+      ConfigError: a run that clips gradients, whose optimiser state has no form in the original.
+    """
+    config = run_dir.read_config(workdir)
+    _check_adamw(config)
+    step = newest_step(workdir) if step is None else step
+    mesh = make_mesh()
+    with Checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(step, jax.eval_shape(lambda: init_state(config, mesh)), replicated(mesh))
+    reference.write_state(directory, state)
+    return ImportResult(
+        config=config.name, destination=directory, step=int(state.step), num_params=count_params(state.params)
+    )
+
+
+def _check_adamw(config: Config) -> None:
+    if config.optim.gradient_clip_norm is not None:
+        raise ConfigError("a run with optim.gradient_clip_norm keeps its optimiser's state otherwise than the original")
+
+
+def _recognise(source: str) -> Config:
+    """Return the first named config whose parameters are the source's."""
+    for name in configs.NAMES:
+        config = configs.load(name)
+        shapes = jax.eval_shape(VDM.from_config(config).init, jax.random.key(0))
+        if reference.has_parameters(source, shapes):
+            return config
+    raise ConfigError(
+        f"no named config has the parameters of {source}: name one with the values that differ, such as "
+        "`vdm import SRC DST cifar10 model.n_layer=2`"
+    )
