@@ -122,9 +122,7 @@ def _eval(args: argparse.Namespace) -> Any:
     config, overrides = _config_words(args.words)
     if args.checkpoint is None:
         if config is not None:
-            raise ConfigError(
-                f"a run has its own config: leave out {config}, or give --checkpoint"
-            )
+            raise ConfigError(f"a run has its own config: leave out {config}, or give --checkpoint")
         return _job("evaluate")(args.workdir, args.data, overrides=overrides, step=args.step, force=args.force)
     if config is None:
         raise ConfigError("--checkpoint needs the config it was trained as, such as cifar10, before the options")

@@ -20,6 +20,7 @@ from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.records import write_atomically
 from vdm_lib.report import BpdReport
 
+_MAY_CHANGE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "eval.")
 _PACKAGES = ("vdm-pipeline", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -44,7 +45,8 @@ def provenance() -> dict[str, Any]:
 def open_for_training(workdir: str, config: Config) -> epath.Path:
     """Make the run directory, or accept it if it holds a run of the same config.
 
-    `train.steps` may differ: a finished run can be made longer.
+    What does not change the parameters of a step may differ: how long it trains, how often it writes, how it is
+    evaluated. With a learning rate that falls towards the last step, the number of steps may not.
 
     Raises:
       ConfigError: it belongs to another config; the message names the first key that differs.
@@ -54,7 +56,8 @@ def open_for_training(workdir: str, config: Config) -> epath.Path:
     if path.exists():
         old, new = (_flatten(json.loads(text)) for text in (path.read_text(), configs.to_json(config)))
         for key in new:
-            if key != "train.steps" and old.get(key) != new[key]:
+            free = key.startswith(_MAY_CHANGE) and not (key == "train.steps" and config.optim.lr_decay)
+            if not free and old.get(key) != new[key]:
                 raise ConfigError(
                     f"{workdir} holds a run with {key}={old.get(key)!r}, asked for is {new[key]!r}: "
                     "choose another --workdir or the config of that run"

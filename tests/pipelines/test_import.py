@@ -1,0 +1,100 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import configs
+import pipelines.train
+from pipelines import command
+from vdm_lib.metrics import read_metrics
+
+DEBUG = configs.load("debug")
+
+
+@pytest.fixture(scope="module")
+def run(digits_dir, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("import") / "run"
+    pipelines.train.run(DEBUG, digits_dir, str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def published(run) -> Path:
+    """The newest checkpoint of the run in the original's form."""
+    directory = run.parent / "checkpoints-0"
+    assert command.main(["import", "--reverse", str(run), str(directory)]) == 0
+    return directory
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_there_and_back_is_bit_exact(published, tmp_path, capsys):
+    assert command.main(["import", str(published), str(tmp_path / "run"), "debug", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 6
+    assert command.main(["import", "--reverse", str(tmp_path / "run"), str(tmp_path / "back")]) == 0
+    assert files_of(tmp_path / "back") == files_of(published)
+
+
+def test_the_config_is_recognised_by_its_parameters(published, tmp_path, capsys):
+    assert command.main(["import", str(published), str(tmp_path / "run"), "--json"]) == 0
+    # digits and debug have the same network; digits is the first.
+    assert json.loads(capsys.readouterr().out)["config"] == "digits"
+
+
+def test_training_goes_on_from_an_imported_checkpoint(run, published, digits_dir, tmp_path):
+    longer = dataclasses.replace(DEBUG, train=dataclasses.replace(DEBUG.train, steps=8))
+    assert command.main(["import", str(published), str(tmp_path / "run"), "debug"]) == 0
+    for workdir in (tmp_path / "run", run):
+        pipelines.train.run(longer, digits_dir, str(workdir))
+    imported, whole = (read_metrics(workdir / "metrics.jsonl")[-1] for workdir in (tmp_path / "run", run))
+    assert {**imported, "steps_per_s": 0} == {**whole, "steps_per_s": 0}
+
+
+def test_a_checkpoint_of_the_original_is_evaluated_as_it_lies(run, published, digits_dir, tmp_path, capsys):
+    words = ["--data", digits_dir, "--json"]
+    assert command.main(["eval", "debug", "--checkpoint", str(published), "--workdir", str(tmp_path), *words]) == 0
+    theirs = json.loads(capsys.readouterr().out)["reports"][0]
+    assert command.main(["eval", "--workdir", str(run), "--step", "6", *words]) == 0
+    ours = json.loads(capsys.readouterr().out)["reports"][0]
+    assert theirs == ours
+    assert json.loads((tmp_path / "eval" / "6.json").read_text()) == ours
+
+
+def test_a_run_is_evaluated_in_other_ways(run, digits_dir, capsys):
+    words = ["eval", "eval.protocol=reference", "eval.batch_size=32", "model.timesteps=5", "--workdir", str(run)]
+    assert command.main([*words, "--step", "6", "--data", digits_dir, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)["reports"][0]
+    assert (report["protocol"], report["num_images"], report["timesteps"]) == ("reference", 3200, 5)
+    assert np.isfinite(report["bpd"])
+    assert (run / "eval" / "6-reference.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["import", "{published}", "{out}", "digits", "model.n_layer=2"], 1, "block_1/GroupNorm_0/bias is absent"),
+        (["import", "{published}", "{out}", "cifar10"], 1, "score_model/GroupNorm_0/bias is float32[64]"),
+        (["import", "{published}/ckpt-7", "{out}"], 1, "holds: ckpt-1"),
+        (["import", "{published}", "{out}", "digits", "optim.gradient_clip_norm=1"], 2, "gradient_clip_norm"),
+        (["import", "{published}", "{run}"], 1, "exists already"),
+        (["import", "{published}", "{out}", "model.n_layer=2"], 2, "need the config"),
+        (["import", "--reverse", "{run}", "{out}", "--step", "5"], 1, "no checkpoint of step 5"),
+        (["import", "--reverse", "{run}", "{published}"], 1, "exists already"),
+        (["import", "{run}", "{out}"], 1, "no file `checkpoint`"),
+        (["eval", "--checkpoint", "{published}", "--workdir", "{out}", "--data", "{data}"], 2, "needs the config"),
+        (["eval", "debug", "--workdir", "{run}", "--data", "{data}"], 2, "has its own config"),
+        (["eval", "model.n_layer=3", "--workdir", "{run}", "--data", "{data}"], 2, "cannot change model.n_layer"),
+    ],
+)
+def test_an_error_is_one_line_and_writes_nothing(words, code, message, run, published, digits_dir, tmp_path, capsys):
+    names = {"published": published, "run": run, "data": digits_dir, "out": tmp_path / "out"}
+    assert command.main([word.format(**names) for word in words]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,34 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines import command
+
+TREES = json.loads(gzip.decompress((Path(__file__).parents[1] / "golden" / "param_trees.json.gz").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("cifar10", 30_578_181),
+        ("cifar10_aug", 122_140_677),
+        ("cifar10_aug_paper", 139_279_877),
+        ("imagenet32", 122_137_605),
+        ("imagenet64", 237_603_845),
+    ],
+)
+def test_the_parameters_are_the_original_s(name, total, capsys):
+    assert command.main(["info", name, "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["total"] == total
+    assert info["checkpoint_bytes"] == 16 * total
+    shapes = {path.removeprefix("params/"): leaf["shape"] for path, leaf in info["parameters"].items()}
+    assert shapes == TREES[name]
+    assert {leaf["dtype"] for leaf in info["parameters"].values()} == {"float32"}
+
+
+def test_a_value_changes_what_is_printed(capsys):
+    assert command.main(["info", "cifar10", "model.n_embd=32", "model.n_layer=2"]) == 0
+    assert "total: 223557" in capsys.readouterr().out
