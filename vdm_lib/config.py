@@ -10,6 +10,8 @@ from typing import Literal
 GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet"]
 Augmentation = Literal["none", "flip_rotate", "flip_rotate_channels"]
 Protocol = Literal["every_image", "reference"]
+ScanLayers = Literal["auto", "on", "off"]
+ComputeDtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,10 @@ class ModelConfig:
     """Steps T of the diffusion; 0 is continuous time."""
     antithetic_time_sampling: bool = True
     """Spread the times of a batch evenly over [0, 1) from one random offset."""
+    remat: bool = False
+    """Form activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    scan_layers: ScanLayers = "auto"
+    """Compile one layer per direction and loop over them, the same function; auto does so except on CPU."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that the network cannot have."""

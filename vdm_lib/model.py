@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vdm_lib import diffusion, likelihood
-from vdm_lib.config import Config, DataConfig, ModelConfig
+from vdm_lib.config import ComputeDtype, Config, DataConfig, ModelConfig
 from vdm_lib.schedules import make_schedule
 from vdm_lib.types import Conditioning, Key, Latents, Levels, Params, PerImage
 from vdm_lib.unet import ScoreUNet
@@ -48,6 +48,7 @@ class _Modules(nn.Module):
     """Holds the two flax modules, so that the parameters form one tree {gamma, score_model}."""
 
     model: ModelConfig
+    compute_dtype: str
 
     def setup(self) -> None:
         model = self.model
@@ -60,10 +61,14 @@ class _Modules(nn.Module):
             fourier_exponents=model.fourier_exponents if model.with_fourier_features else (),
             gamma_min=model.gamma_min,
             gamma_max=model.gamma_max,
+            remat=model.remat,
+            # XLA's CPU backend takes tens of times longer for the gradient of a convolution inside a loop.
+            scan=model.scan_layers == "on" or (model.scan_layers == "auto" and jax.default_backend() != "cpu"),
+            dtype=jnp.dtype(self.compute_dtype),
         )
 
     def __call__(self, z: Latents, t: PerImage, conditioning: Conditioning) -> Latents:
-        return self.score_model(z, self.gamma(t), conditioning, deterministic=True)
+        return self.score_model(z, self.gamma(t), conditioning)
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,17 @@ class VDM:
 
     data: DataConfig
     model: ModelConfig
+    compute_dtype: ComputeDtype = "float32"
+    """Type of the activations inside the network; everything else is float32."""
 
     @classmethod
     def from_config(cls, config: Config) -> "VDM":
-        """Return the model of an experiment."""
+        """Return the model of an experiment, computing in float32."""
         return cls(data=config.data, model=config.model)
 
     @cached_property
     def _modules(self) -> _Modules:
-        return _Modules(self.model)
+        return _Modules(self.model, self.compute_dtype)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         """Return the output alone: flax's own type admits a second value, which only mutable collections bring."""
@@ -113,8 +120,8 @@ class VDM:
             z_t,
             gamma_t,
             conditioning,
-            rngs=None if dropout_key is None else {"dropout": dropout_key},
-            method=lambda modules, z, g, c: modules.score_model(z, g, c, deterministic=dropout_key is None),
+            dropout_key,
+            method=lambda modules, *inputs: modules.score_model(*inputs),
         )
 
     def draw_noise(self, key: Key, num_images: int) -> Noise:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vdm_lib.types import Conditioning, Latents, PerImage
+from vdm_lib.types import Conditioning, Key, Latents, PerImage
 
 NUM_GROUPS = 32
 
@@ -35,53 +36,47 @@ def fourier_features(z: Latents, exponents: tuple[int, ...]) -> Float[Array, "b 
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-def _group_norm() -> nn.GroupNorm:
-    return nn.GroupNorm(num_groups=NUM_GROUPS, epsilon=1e-6)
-
-
-def _conv3x3(features: int, name: str, kernel_init: Callable[..., Any] | None = None) -> nn.Conv:
-    init = kernel_init or nn.initializers.lecun_normal()
-    return nn.Conv(features, (3, 3), kernel_init=init, name=name)
-
-
 class ResnetBlock(nn.Module):
     """GroupNorm, swish and a 3x3 convolution, twice, with the conditioning added in between, and a shortcut."""
 
     features: int
     dropout: float
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w i"], cond: Float[Array, "b d"], *, deterministic: bool
+        self, x: Float[Array, "b h w i"], cond: Float[Array, "b d"], dropout_key: Key | None
     ) -> Float[Array, "b h w o"]:
-        """Return [b, h, w, features] for x [b, h, w, any] and cond [b, any]."""
+        """Return [b, h, w, features] for x [b, h, w, any] and cond [b, any]; no key, no dropout."""
         # The unnamed norms become GroupNorm_0 and GroupNorm_1, as in the original.
-        h = _conv3x3(self.features, "conv1")(nn.swish(_group_norm()(x)))
+        h = _conv3x3(self.features, "conv1", self.dtype)(nn.swish(_group_norm(self.dtype)(x)))
         zeros = nn.initializers.zeros
-        projection = nn.Dense(self.features, use_bias=False, kernel_init=zeros, name="cond_proj")(cond)
-        h = h + projection[:, None, None, :]
-        h = nn.swish(_group_norm()(h))
-        h = nn.Dropout(self.dropout)(h, deterministic=deterministic)
-        h = _conv3x3(self.features, "conv2", zeros)(h)
+        projection = nn.Dense(self.features, use_bias=False, kernel_init=zeros, name="cond_proj", dtype=self.dtype)
+        h = h + projection(cond)[:, None, None, :]
+        h = nn.swish(_group_norm(self.dtype)(h))
+        h = nn.Dropout(self.dropout)(h, deterministic=dropout_key is None, rng=dropout_key)
+        h = _conv3x3(self.features, "conv2", self.dtype, zeros)(h)
         if x.shape[-1] != self.features:
-            x = nn.Dense(self.features, name="nin_shortcut")(x)
+            x = nn.Dense(self.features, name="nin_shortcut", dtype=self.dtype)(x)
         return x + h
 
 
 class AttnBlock(nn.Module):
     """Self-attention with one head over all pixels, with a shortcut."""
 
+    dtype: Any = jnp.float32
+
     @nn.compact
     def __call__(self, x: Latents) -> Latents:
         """Return an array of x's shape."""
         batch, height, width, channels = x.shape
-        h = _group_norm()(x).reshape(batch, height * width, channels)
-        q = nn.Dense(channels, name="q")(h) / math.sqrt(channels)
-        k = nn.Dense(channels, name="k")(h)
-        v = nn.Dense(channels, name="v")(h)
-        weights = nn.softmax(jnp.einsum("bic,bjc->bij", q, k), axis=-1)
-        h = jnp.einsum("bij,bjc->bic", weights, v)
-        h = nn.Dense(channels, kernel_init=nn.initializers.zeros, name="proj_out")(h)
+        h = _group_norm(self.dtype)(x).reshape(batch, height * width, channels)
+        q = nn.Dense(channels, name="q", dtype=self.dtype)(h) / math.sqrt(channels)
+        k = nn.Dense(channels, name="k", dtype=self.dtype)(h)
+        v = nn.Dense(channels, name="v", dtype=self.dtype)(h)
+        logits = jnp.einsum("bic,bjc->bij", q, k, preferred_element_type=jnp.float32)
+        h = jnp.einsum("bij,bjc->bic", nn.softmax(logits, axis=-1).astype(self.dtype), v)
+        h = nn.Dense(channels, kernel_init=nn.initializers.zeros, name="proj_out", dtype=self.dtype)(h)
         return x + h.reshape(x.shape)
 
 
@@ -95,44 +90,128 @@ class ScoreUNet(nn.Module):
     fourier_exponents: tuple[int, ...]
     gamma_min: float
     gamma_max: float
+    remat: bool = False
+    """Form the blocks' activations again in the backward pass instead of keeping them."""
+    scan: bool = False
+    """Compile one block per direction and loop over the layers: the same function, compiled faster."""
+    dtype: Any = jnp.float32
+    """Type of the activations inside; parameters, embedding, softmax and output are float32."""
 
     @nn.compact
-    def __call__(self, z: Latents, gamma_t: PerImage, conditioning: Conditioning, *, deterministic: bool) -> Latents:
-        """Return eps_hat of z's shape.
+    def __call__(
+        self, z: Latents, gamma_t: PerImage, conditioning: Conditioning, dropout_key: Key | None = None
+    ) -> Latents:
+        """Return eps_hat of z's shape, float32.
 
         Args:
           z: noisy latents z_t, [b, h, w, c].
           gamma_t: gamma(t) of each image, [b].
           conditioning: one number per image, [b]: 1 where augmentation touched the image, else 0.
-          deterministic: no dropout; otherwise flax takes its rng from the stream `dropout`.
+          dropout_key: turns dropout on.
         """
         # The constants of the config, not the learned end points: the original's choice, kept for its checkpoints.
         t = (gamma_t - self.gamma_min) / (self.gamma_max - self.gamma_min)
         embedding = time_embedding(t, self.n_embd)
         cond = jnp.concatenate([embedding, conditioning[:, None].astype(embedding.dtype)], axis=1)
-        cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense0")(cond))
-        cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense1")(cond))
-
-        def block(name: str, h: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
-            return ResnetBlock(self.n_embd, self.dropout, name=name)(h, cond, deterministic=deterministic)
-
-        def attend(name: str, h: Latents) -> Latents:
-            return AttnBlock(name=name)(h) if self.with_attention else h
+        cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense0", dtype=self.dtype)(cond))
+        cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense1", dtype=self.dtype)(cond))
 
         h = z
         if self.fourier_exponents:
             h = jnp.concatenate([z, fourier_features(z, self.fourier_exponents)], axis=-1)
-        h = _conv3x3(self.n_embd, "conv_in")(h)
-        skips = [h]
-        for i in range(self.n_layer):
-            h = attend(f"down.attn_{i}", block(f"down.block_{i}", h))
-            skips.append(h)
-        h = block("mid.block_1", h)
-        h = AttnBlock(name="mid.attn_1")(h)
-        h = block("mid.block_2", h)
-        for i in range(self.n_layer + 1):
-            h = jnp.concatenate([h, skips.pop()], axis=-1)
-            h = attend(f"up.attn_{i}", block(f"up.block_{i}", h))
-        h = nn.swish(_group_norm()(h))
-        h = _conv3x3(z.shape[-1], "conv_out", nn.initializers.zeros)(h)
-        return h + z
+        h = _conv3x3(self.n_embd, "conv_in", self.dtype)(h)
+        # Key n is that of block n in the order of the calls, however the layers are compiled.
+        keys = None if dropout_key is None else jax.random.split(dropout_key, 2 * self.n_layer + 3)
+        up_from = self.n_layer + 2
+
+        def level(direction: str, i: int, h: Float[Array, "b h w i"], key: Key | None) -> Float[Array, "b h w o"]:
+            h = self._block(f"{direction}.block_{i}")(h, cond, key)
+            return self._attention(f"{direction}.attn_{i}")(h) if self.with_attention else h
+
+        scan = self.scan and not self.is_initializing()
+        skips: Any = [h]
+        if scan:
+            h, skips = self._scan_down(h, cond, _part(keys, 0, self.n_layer))
+        else:
+            for i in range(self.n_layer):
+                h = level("down", i, h, _key(keys, i))
+                skips.append(h)
+        h = self._block("mid.block_1")(h, cond, _key(keys, self.n_layer))
+        h = self._attention("mid.attn_1")(h)
+        h = self._block("mid.block_2")(h, cond, _key(keys, self.n_layer + 1))
+        if scan:
+            h = self._scan_up(h, cond, _part(keys, up_from, None), skips)
+        else:
+            for i in range(self.n_layer + 1):
+                h = level("up", i, jnp.concatenate([h, skips.pop()], axis=-1), _key(keys, up_from + i))
+        h = nn.swish(_group_norm(self.dtype)(h))
+        h = _conv3x3(z.shape[-1], "conv_out", self.dtype, nn.initializers.zeros)(h)
+        return h.astype(z.dtype) + z
+
+    def _block(self, name: str) -> ResnetBlock:
+        block = nn.remat(ResnetBlock) if self.remat else ResnetBlock
+        return block(self.n_embd, self.dropout, self.dtype, name=name)
+
+    def _attention(self, name: str) -> AttnBlock:
+        attention = nn.remat(AttnBlock) if self.remat else AttnBlock
+        return attention(self.dtype, name=name)
+
+    def _scan_down(self, h: Latents, cond: Float[Array, "b d"], keys: Any) -> tuple[Latents, Float[Array, "n b h w i"]]:
+        """Return what comes out of the way down, and every skip connection with the first one first."""
+        apply = self._level_of_params(cond)
+
+        def body(h: Latents, layer: Any) -> tuple[Latents, Latents]:
+            h = apply(layer[0], h, layer[1])
+            return h, h
+
+        last, outputs = jax.lax.scan(body, h, (self._stacked("down", self.n_layer), keys))
+        return last, jnp.concatenate([h[None], outputs])
+
+    def _scan_up(self, h: Latents, cond: Float[Array, "b d"], keys: Any, skips: Float[Array, "n b h w i"]) -> Latents:
+        apply = self._level_of_params(cond)
+
+        def body(h: Latents, layer: Any) -> tuple[Latents, None]:
+            params, key, skip = layer
+            return apply(params, jnp.concatenate([h, skip], axis=-1), key), None
+
+        return jax.lax.scan(body, h, (self._stacked("up", self.n_layer + 1), keys, skips[::-1]))[0]
+
+    def _level_of_params(self, cond: Float[Array, "b d"]) -> Callable[[Any, Any, Key | None], Any]:
+        """Return (params, h, key) -> h, one block and its attention outside of this module's names."""
+        block = ResnetBlock(self.n_embd, self.dropout, self.dtype, parent=None)
+        attention = AttnBlock(self.dtype, parent=None)
+
+        def apply(params: Any, h: Any, key: Key | None) -> Any:
+            h = block.apply({"params": params["block"]}, h, cond, key)
+            return attention.apply({"params": params["attn"]}, h) if self.with_attention else h
+
+        return jax.checkpoint(apply) if self.remat else apply
+
+    def _stacked(self, direction: str, num_layers: int) -> Any:
+        """Return the parameters of all layers of one direction, each leaf with the layers as its first axis."""
+        params = self.variables["params"]
+        kinds = ("block", "attn") if self.with_attention else ("block",)
+        return {
+            kind: jax.tree.map(
+                lambda *leaves: jnp.stack(leaves), *(params[f"{direction}.{kind}_{i}"] for i in range(num_layers))
+            )
+            for kind in kinds
+        }
+
+
+def _key(keys: Any, i: int) -> Key | None:
+    return None if keys is None else keys[i]
+
+
+def _part(keys: Any, start: int, stop: int | None) -> Any:
+    return None if keys is None else keys[start:stop]
+
+
+def _group_norm(dtype: Any) -> nn.GroupNorm:
+    # Means and variances are float32 whatever the type.
+    return nn.GroupNorm(num_groups=NUM_GROUPS, epsilon=1e-6, dtype=dtype)
+
+
+def _conv3x3(features: int, name: str, dtype: Any, kernel_init: Callable[..., Any] | None = None) -> nn.Conv:
+    init = kernel_init or nn.initializers.lecun_normal()
+    return nn.Conv(features, (3, 3), kernel_init=init, name=name, dtype=dtype)
