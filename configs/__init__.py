@@ -19,7 +19,7 @@ NAMES = ("digits", "debug", "cifar10", "cifar10_aug", "cifar10_aug_paper", "imag
 
 # pydantic reads the dataclasses of vdm_lib, which knows nothing of pydantic.
 for _type in (Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, EvalConfig):
-    _type.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)  # type: ignore[attr-defined]
+    _type.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)  # type: ignore[attr-defined]
 _ADAPTER = TypeAdapter(Config)
 
 
@@ -65,16 +65,19 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     """Return {"model.n_embd": 64} for ["model.n_embd=64"].
 
     Raises:
-      ConfigError: a word without '='.
+      ConfigError: a word without '=', or a key given twice.
     """
     overrides = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"an override is written key=value, got {word!r}")
+        if key in overrides:
+            raise ConfigError(f"{key} is given twice: {overrides[key]!r} and {value!r}")
         try:
             overrides[key] = json.loads(value)
-        except json.JSONDecodeError:
+        # Numbers of thousands of digits and lists nested thousands deep are no JSON that Python reads.
+        except (ValueError, RecursionError):
             overrides[key] = value
     return overrides
 
@@ -100,7 +103,9 @@ def _validate(text: str, origin: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-        raise ConfigError(f"{origin}: {where}: {first['msg']} (got {first['input']!r:.80})") from None
+        # A check that spans several values has them all as its input, and its message names the wrong one.
+        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r:.80})"
+        raise ConfigError(f"{origin}: {where}: {first['msg']}{got}") from None
 
 
 def _dotted_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:

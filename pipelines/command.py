@@ -7,6 +7,7 @@ here, so that `vdm --help` answers at once.
 import argparse
 import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -40,8 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     prepare = add("prepare", "write a data set as sharded TFRecords", "vdm prepare digits --out data/digits")
     prepare.add_argument("dataset", help="digits (embedded) or cifar10")
-    prepare.add_argument("--source", help="cifar10: the folder cifar-10-batches-bin, or tfds to download")
-    prepare.add_argument("--out", required=True, help="data directory to make")
+    prepare.add_argument("--source", type=_path, help="cifar10: the folder cifar-10-batches-bin, or tfds to download")
+    prepare.add_argument("--out", type=_path, required=True, help="data directory to make")
     prepare.add_argument("--shards", type=int, help="files per split (default: about 4,096 images each)")
     prepare.add_argument("--limit", type=int, help="keep the first LIMIT images of each split")
     prepare.add_argument("--runner", help="Beam runner (default: FnApiRunner); further Beam flags go after --")
@@ -50,8 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
                 "vdm train cifar10 model.n_layer=2 --data data/cifar10 --workdir runs/a")  # fmt: skip
     train.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     train.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100")
-    train.add_argument("--data", help="data directory made by vdm prepare")
-    train.add_argument("--workdir", help="run directory; made if absent")
+    train.add_argument("--data", type=_path, help="data directory made by vdm prepare")
+    train.add_argument("--workdir", type=_path, help="run directory; made if absent")
     train.add_argument("--print-config", action="store_true", help="print the config as JSON and do nothing")
 
     evaluate = add("eval", "measure bits per dimension with its error",
@@ -59,31 +60,33 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("words", nargs="*", metavar="CONFIG | key=value",
                           help="eval.* or model.timesteps of the run, e.g. eval.passes=16; "
                                "with --checkpoint first the config")  # fmt: skip
-    evaluate.add_argument("--checkpoint", metavar="SRC",
+    evaluate.add_argument("--checkpoint", type=_path, metavar="SRC",
                           help="measure a checkpoint of google-research/vdm (checkpoints-0)")  # fmt: skip
-    evaluate.add_argument("--workdir", required=True, help="run directory; with --checkpoint where the report goes")
-    evaluate.add_argument("--data", required=True, help="data directory")
+    evaluate.add_argument(
+        "--workdir", type=_path, required=True, help="run directory; for --checkpoint the report's place"
+    )
+    evaluate.add_argument("--data", type=_path, required=True, help="data directory")
     evaluate.add_argument("--step", default="latest", help="a step, latest, or all that have no report yet")
     evaluate.add_argument("--force", action="store_true", help="measure again what has a report")
 
     sample = add("sample", "write a grid of samples", "vdm sample --workdir runs/a --out samples.png")
-    sample.add_argument("--workdir", required=True, help="run directory")
+    sample.add_argument("--workdir", type=_path, required=True, help="run directory")
     sample.add_argument("--num", type=int, default=64, help="number of images (default 64)")
     sample.add_argument("--steps", type=int, default=250, help="steps of the sampler (default 250)")
     sample.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (default 0)")
     sample.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
-    sample.add_argument("--out", required=True, help="PNG to write")
+    sample.add_argument("--out", type=_path, required=True, help="PNG to write")
 
     export = add("export", "write a verified bundle that works without this project",
                  "vdm export --workdir runs/a --out bundles/a")  # fmt: skip
-    export.add_argument("--workdir", required=True, help="run directory")
+    export.add_argument("--workdir", type=_path, required=True, help="run directory")
     export.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
-    export.add_argument("--out", required=True, help="bundle directory to make")
+    export.add_argument("--out", type=_path, required=True, help="bundle directory to make")
 
     import_ = add("import", "a checkpoint of google-research/vdm to a run directory",
                   "vdm import checkpoints-0 runs/published cifar10")  # fmt: skip
-    import_.add_argument("source", metavar="SRC", help="checkpoints-0, or one checkpoint in it: checkpoints-0/ckpt-2")
-    import_.add_argument("destination", metavar="DST", help="run directory to make")
+    import_.add_argument("source", type=_path, metavar="SRC", help="checkpoints-0, or one in it: checkpoints-0/ckpt-2")
+    import_.add_argument("destination", type=_path, metavar="DST", help="run directory to make")
     import_.add_argument("words", nargs="*", metavar="CONFIG key=value",
                          help="the experiment; default: the config that has the same parameters")  # fmt: skip
     import_.add_argument("--reverse", action="store_true", help="SRC is a run, DST a checkpoints-0 to make")
@@ -94,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config")
 
     verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a")
-    verify.add_argument("bundle", help="bundle directory")
+    verify.add_argument("bundle", type=_path, help="bundle directory")
     return parser
 
 
@@ -117,7 +120,7 @@ def _train(args: argparse.Namespace) -> Any:
 
 
 def _eval(args: argparse.Namespace) -> Any:
-    if args.step not in ("latest", "all") and not args.step.isdigit():
+    if args.step not in ("latest", "all") and not args.step.isdecimal():
         raise ConfigError(f"--step is a number, latest or all, got {args.step!r}")
     config, overrides = _config_words(args.words)
     if args.checkpoint is None:
@@ -162,9 +165,31 @@ def _sample(args: argparse.Namespace) -> Any:
 
 def _job(name: str, function: str = "run") -> Any:
     """Return a function of a job; importing it is what costs seconds."""
-    # XLA's start-up lines are not for users.
+    # XLA's start-up lines and orbax's remarks are not for users; what is wrong is raised.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
     return getattr(importlib.import_module(f"pipelines.{name}"), function)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments; key=value words may also stand after the options.
+
+    argparse takes the words of a list from one place only.
+    """
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    words = getattr(args, "overrides", getattr(args, "words", None))
+    for word in rest:
+        if words is None or word.startswith("-") or "=" not in word:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        words.append(word)
+    return args
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    return text
 
 
 def describe(result: Any) -> str:
@@ -184,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[:1] == ["prepare"] and "--" in argv:
         cut = argv.index("--")
         argv, beam_flags = argv[:cut], argv[cut + 1 :]
-    args = build_parser().parse_args(argv)
+    args = _parse(argv)
     try:
         match args.command:
             case "prepare":
@@ -203,17 +228,25 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result = _job("export")(args.workdir, args.out, step=args.step)
             case _:
                 result = _job("verify")(args.bundle)
+        if result is not None:
+            print(json.dumps(asdict(result)) if args.json else describe(result), flush=True)
+    except BrokenPipeError:
+        # Whoever read the output has gone; the interpreter would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
     except ConfigError as error:
         print(f"vdm {args.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
-    except (VdmError, OSError) as error:
+    except VdmError as error:
         print(f"vdm {args.command}: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        print(f"vdm {args.command}: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         print(f"vdm {args.command}: interrupted", file=sys.stderr)
         return EXIT_ERROR
-    if result is not None:
-        print(json.dumps(asdict(result)) if args.json else describe(result))
     return EXIT_STOPPED if getattr(result, "stopped", False) else 0
 
 

@@ -92,7 +92,7 @@ def run_reference(config: Config, source: str, workdir: str, data: str, *, split
     images = load_split(data, split)
     expected = jax.eval_shape(VDM.from_config(config).init, jax.random.key(0))
     model = reference.read_model(source, expected)
-    run_dir.open_for_training(workdir, config)
+    run_dir.open_run(workdir, config)
     report = _measure(config, model.ema_params, images, model.step)
     run_dir.write_eval_report(workdir, report)
     return EvalResult(workdir=workdir, reports=(report,))

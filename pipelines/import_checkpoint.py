@@ -37,7 +37,7 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
     _check_adamw(config)
     mesh = make_mesh()
     state = reference.read_state(source, jax.eval_shape(lambda: init_state(config, mesh)))
-    run_dir.open_for_training(workdir, config)
+    run_dir.open_run(workdir, config)
     metadata = {"config": configs.to_json(config), "data_fingerprints": {}, "imported_from": str(source)}
     with Checkpoints(workdir, keep=config.train.keep_checkpoints, write_buffer_gb=_WRITE_BUFFER_GB) as checkpoints:
         checkpoints.save(state, metadata)

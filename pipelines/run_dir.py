@@ -3,10 +3,13 @@
 config.json provenance.json metrics.jsonl checkpoints/ eval/ samples/ tensorboard/ export/
 """
 
+import fcntl
 import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,19 +45,18 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def open_for_training(workdir: str, config: Config) -> epath.Path:
-    """Make the run directory, or accept it if it holds a run of the same config.
+def check_config(workdir: str, config: Config) -> None:
+    """Accept a directory that holds no run, or a run of the same config; nothing is written.
 
     What does not change the parameters of a step may differ: how long it trains, how often it writes, how it is
     evaluated. With a learning rate that falls towards the last step, the number of steps may not.
 
     Raises:
       ConfigError: it belongs to another config; the message names the first key that differs.
+      CheckpointError: its config.json cannot be read.
     """
-    directory = epath.Path(workdir)
-    path = directory / "config.json"
-    if path.exists():
-        old, new = (_flatten(json.loads(text)) for text in (path.read_text(), configs.to_json(config)))
+    if (epath.Path(workdir) / "config.json").exists():
+        old, new = (_flatten(json.loads(configs.to_json(each))) for each in (read_config(workdir), config))
         for key in new:
             free = key.startswith(_MAY_CHANGE) and not (key == "train.steps" and config.optim.lr_decay)
             if not free and old.get(key) != new[key]:
@@ -62,8 +64,19 @@ def open_for_training(workdir: str, config: Config) -> epath.Path:
                     f"{workdir} holds a run with {key}={old.get(key)!r}, asked for is {new[key]!r}: "
                     "choose another --workdir or the config of that run"
                 )
+
+
+def open_run(workdir: str, config: Config) -> epath.Path:
+    """Make the run directory, or take over the one that `check_config` accepted, and write what the run is.
+
+    Raises:
+      ConfigError: it belongs to another config.
+      CheckpointError: its config.json cannot be read.
+    """
+    check_config(workdir, config)
+    directory = epath.Path(workdir)
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, configs.to_json(config).encode())
+    write_atomically(directory / "config.json", configs.to_json(config).encode())
     write_atomically(directory / "provenance.json", (json.dumps(provenance(), indent=2) + "\n").encode())
     return directory
 
@@ -72,12 +85,15 @@ def read_config(workdir: str) -> Config:
     """Return the config of a run.
 
     Raises:
-      CheckpointError: the directory holds no run.
+      CheckpointError: the directory holds no run, or its config.json is damaged.
     """
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise CheckpointError(f"{workdir} holds no run (no config.json): train one with `vdm train`")
-    return configs.from_json(path.read_text(), str(path))
+    try:
+        return configs.from_json(path.read_text(), str(path))
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not the config of a run: {error}") from error
 
 
 def write_eval_report(workdir: str, report: BpdReport) -> None:
@@ -123,3 +139,22 @@ def check_same_data(metadata: dict[str, Any], split: Split) -> None:
             f"the run was trained on other data: its {split.name} fingerprint is {trained_on[:12]}..., "
             f"this data directory's is {split.fingerprint[:12]}...: give the data directory it began with"
         )
+
+
+@contextmanager
+def lock(workdir: str) -> Iterator[None]:
+    """Hold a run directory, made if absent, for one training run; the system lets go of it when the process ends.
+
+    Raises:
+      CheckpointError: another process trains in it.
+    """
+    directory = Path(workdir)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"another process trains in {workdir}: wait for it, or choose another --workdir"
+            ) from None
+        yield

@@ -5,6 +5,7 @@ import numpy as np
 
 from pipelines import run_dir
 from pipelines.results import SampleResult
+from vdm_lib.errors import ConfigError
 from vdm_lib.images import grid, write_png
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
@@ -18,9 +19,12 @@ def run(
 
     Raises:
       CheckpointError: no such checkpoint.
-      ConfigError: num or steps below 1.
+      ConfigError: num or steps below 1, or a number that is too large.
       OSError: the picture cannot be written.
     """
+    for name, value, smallest in (("num", num, 1), ("steps", steps, 1), ("seed", seed, 0)):
+        if not smallest <= value < 2**31:
+            raise ConfigError(f"{name} must lie in {smallest}..2^31-1, got {value}")
     config = run_dir.read_config(workdir)
     restored = restore_ema(workdir, config, step)
     model = VDM.from_config(config)

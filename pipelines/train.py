@@ -1,11 +1,13 @@
 """The training job: one straight loop from a data directory to checkpoints and metrics."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from pipelines import run_dir
@@ -14,11 +16,12 @@ from pipelines.stop import stop_on_signal
 from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.config import Config
 from vdm_lib.data import Batches, load_split
-from vdm_lib.errors import ConfigError, DivergedError
+from vdm_lib.errors import CheckpointError, ConfigError, DivergedError
 from vdm_lib.evaluate import check_data
 from vdm_lib.metrics import MetricsWriter, mean_metrics
 from vdm_lib.model import count_params
 from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.state import TrainState
 from vdm_lib.train import init_state, make_train_step
 
 
@@ -41,17 +44,17 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
     # The record and TensorBoard append to files, which object stores cannot: issue 4's work brings gs:// here.
     if workdir.startswith("gs://"):
         raise ConfigError("train writes its run directory on a local disk: give a local --workdir")
-    directory = Path(run_dir.open_for_training(workdir, config))
+    run_dir.check_config(workdir, config)
     metadata = {"config": run_dir.configs.to_json(config), "data_fingerprints": {"train": split.fingerprint}}
 
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        abstract = jax.eval_shape(lambda: init_state(config, mesh))
+    with run_dir.lock(workdir), Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
         steps = checkpoints.steps()
         if steps:
             run_dir.check_same_data(checkpoints.metadata(steps[-1]), split)
-            state = checkpoints.restore(steps[-1], abstract, replicated(mesh))
-        else:
-            state = init_state(config, mesh)
+            if steps[-1] > config.train.steps:
+                raise ConfigError(f"{workdir} is at step {steps[-1]}, beyond train.steps={config.train.steps}")
+        directory = Path(run_dir.open_run(workdir, config))
+        state = _newest_state(checkpoints, config, mesh)
         num_params = count_params(state.params)
         first = int(state.step)
         batches = Batches(len(split.images), config.train.batch_size, config.train.seed)
@@ -95,12 +98,31 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
     )
 
 
+def _newest_state(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> TrainState:
+    """Return the state of the newest checkpoint that is whole, or that before the first update if there is none.
+
+    Raises:
+      CheckpointError: there are checkpoints, but none can be read.
+    """
+    steps = checkpoints.steps()
+    abstract = jax.eval_shape(lambda: init_state(config, mesh))
+    for step in reversed(steps):
+        try:
+            return checkpoints.restore(step, abstract, replicated(mesh))
+        except CheckpointError as error:
+            if step == steps[0]:
+                raise
+            place = checkpoints.set_aside(step)
+            tqdm.write(f"{error}. It was moved to {place}; going on from the one before", file=sys.stderr)
+    return init_state(config, mesh)
+
+
 def _stop_if_diverged(rows: list[dict[str, float]], done: int, directory: Path) -> None:
     """Raise DivergedError naming the first step of the interval, ending at `done`, that is not finite."""
     for step, row in enumerate(rows, start=done - len(rows) + 1):
         if not all(np.isfinite(value) for value in row.values()):
             wrong = next(key for key, value in row.items() if not np.isfinite(value))
             raise DivergedError(
-                f"step {step}: {wrong} is {row[wrong]}; the last good checkpoint is kept in "
+                f"step {step}: {wrong} is {row[wrong]}; checkpoints written before it are kept in "
                 f"{directory / 'checkpoints'}. Lower optim.learning_rate or set optim.gradient_clip_norm=1"
             )

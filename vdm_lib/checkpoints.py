@@ -1,6 +1,9 @@
 """Checkpoints with orbax: asynchronous, atomic, rotated; config and data fingerprints lie beside the arrays."""
 
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -8,8 +11,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Sharding
 
+from vdm_lib.checksums import leaf_checksums
 from vdm_lib.errors import CheckpointError
 from vdm_lib.state import TrainState
+
+_REMEDY = "choose another step or remove its directory"
 
 
 class Checkpoints:
@@ -55,8 +61,9 @@ class Checkpoints:
             return
         self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state))))
         arrays = ocp.args.PyTreeSave(_plain(state))
+        record = ocp.args.JsonSave({**metadata, "checksums": _checksums(state)})
         try:
-            self._manager.save(step, args=ocp.args.Composite(state=arrays, metadata=ocp.args.JsonSave(metadata)))
+            self._manager.save(step, args=ocp.args.Composite(state=arrays, metadata=record))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot write checkpoint {step} in {self._directory}: {_one_line(error)}") from error
 
@@ -93,7 +100,19 @@ class Checkpoints:
         """
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _plain(abstract))
         arguments = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
-        return TrainState(**self._restore(step, state=arguments)["state"])
+        state = TrainState(**self._restore(step, state=arguments)["state"])
+        self._check(step, state)
+        return state
+
+    def set_aside(self, step: int) -> epath.Path:
+        """Move a checkpoint out of the way and return where it is now."""
+        place = self._directory.parent / "checkpoints-damaged" / str(step)
+        place.parent.mkdir(exist_ok=True)
+        if place.exists():
+            place.rmtree()
+        (self._directory / str(step)).rename(place)
+        self._manager.reload()
+        return place
 
     def metadata(self, step: int) -> dict[str, Any]:
         """Return what was saved beside the arrays.
@@ -101,22 +120,58 @@ class Checkpoints:
         Raises:
           CheckpointError: no such checkpoint, or a damaged one.
         """
-        return self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
+        metadata = self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("data_fingerprints"), dict):
+            raise CheckpointError(f"the metadata of checkpoint {step} of {self._directory} is damaged: {_REMEDY}")
+        return metadata
+
+    def _check(self, step: int, state: TrainState) -> None:
+        """Raise CheckpointError if an array is not, bit by bit, what was saved."""
+        saved = self.metadata(step).get("checksums")
+        found = _checksums(state)
+        if saved is None or saved == found:
+            return
+        damaged = next(path for path, checksum in found.items() if saved.get(path) != checksum)
+        raise CheckpointError(f"checkpoint {step} of {self._directory} is damaged: {damaged} changed; {_REMEDY}")
 
     def _restore(self, step: int, **items: Any) -> Any:
         if step not in self.steps():
             known = ", ".join(map(str, self.steps())) or "none"
             raise CheckpointError(f"no checkpoint of step {step} in {self._directory}; there are: {known}")
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, OSError, KeyError) as error:
+            with _quiet():
+                return self._manager.restore(step, args=ocp.args.Composite(**items))
+        # What orbax and its storage raise for damaged files is not one family of errors.
+        except Exception as error:
             raise CheckpointError(
-                f"cannot restore checkpoint {step} of {self._directory}: {_one_line(error)}"
+                f"cannot restore checkpoint {step} of {self._directory}: {_one_line(error)}; {_REMEDY}"
             ) from error
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what orbax and asyncio log about an error that is also raised."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _checksums(state: TrainState) -> dict[str, int]:
+    """Return path -> checksum of every array of a state."""
+    tree = _plain(state)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
+    return dict(zip(paths, map(int, jax.device_get(leaf_checksums(tree))), strict=True))
 
 
 def _plain(state: TrainState) -> dict[str, Any]:

@@ -13,6 +13,10 @@ Protocol = Literal["every_image", "reference"]
 ScanLayers = Literal["auto", "on", "off"]
 ComputeDtype = Literal["float32", "bfloat16"]
 
+# Steps are counted in int32 on the device.
+_LARGEST_COUNT = 2**31 - 1
+_LARGEST_BATCH = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -79,18 +83,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that the network cannot have."""
-        if self.n_embd < 32 or self.n_embd % 32:
-            raise ValueError(f"n_embd must be a positive multiple of 32 (GroupNorm has 32 groups), got {self.n_embd}")
-        if self.n_layer < 1:
-            raise ValueError(f"n_layer must be at least 1, got {self.n_layer}")
+        if not 32 <= self.n_embd <= 65_536 or self.n_embd % 32:
+            raise ValueError(
+                f"n_embd must be a multiple of 32 (GroupNorm has 32 groups) up to 65536, got {self.n_embd}"
+            )
+        if not 1 <= self.n_layer <= 1024:
+            raise ValueError(f"n_layer must lie in 1..1024, got {self.n_layer}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
         if not self.gamma_min < self.gamma_max:
             raise ValueError(f"gamma_min must be below gamma_max, got {self.gamma_min} and {self.gamma_max}")
-        if self.timesteps < 0:
-            raise ValueError(f"timesteps must be 0 (continuous time) or positive, got {self.timesteps}")
+        if not 0 <= self.timesteps <= _LARGEST_COUNT:
+            raise ValueError(f"timesteps must be 0 (continuous time) or positive, below 2^31, got {self.timesteps}")
         if self.with_fourier_features and not self.fourier_exponents:
             raise ValueError("with_fourier_features needs at least one of fourier_exponents")
+        if not all(-16 <= n <= 16 for n in self.fourier_exponents):
+            raise ValueError(f"fourier_exponents must lie in -16..16, got {self.fourier_exponents}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +128,12 @@ class OptimConfig:
         """Raise ValueError for rates outside their range."""
         if self.learning_rate <= 0.0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must not be negative, got {self.warmup_steps}")
+        if not 0 <= self.warmup_steps <= _LARGEST_COUNT:
+            raise ValueError(f"warmup_steps must lie in 0..2^31-1, got {self.warmup_steps}")
+        if self.eps <= 0.0:
+            raise ValueError(f"eps must be positive, got {self.eps}")
+        if self.weight_decay < 0.0:
+            raise ValueError(f"weight_decay must not be negative, got {self.weight_decay}")
         for name in ("b1", "b2", "ema_rate"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -149,8 +161,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for counts below one."""
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= _LARGEST_COUNT:
+                raise ValueError(f"{name} must lie in 1..2^31-1, got {getattr(self, name)}")
+        if self.batch_size > _LARGEST_BATCH:
+            raise ValueError(f"batch_size must be at most {_LARGEST_BATCH}, got {self.batch_size}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0..2^32-1, got {self.seed}")
 
@@ -170,10 +184,10 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for counts below one."""
-        if self.passes < 2:
-            raise ValueError(f"passes must be at least 2, or the error cannot be estimated, got {self.passes}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 2 <= self.passes <= 1_000_000:
+            raise ValueError(f"passes must lie in 2..1000000 (one alone has no error), got {self.passes}")
+        if not 1 <= self.batch_size <= _LARGEST_BATCH:
+            raise ValueError(f"batch_size must lie in 1..{_LARGEST_BATCH}, got {self.batch_size}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must lie in 0..2^32-1, got {self.seed}")
 

@@ -30,8 +30,12 @@ def _sum_per_image(x: Latents) -> PerImage:
 
 
 def alpha(gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """Return the scale of the signal, Eq. (1); sigmoid(-gamma) keeps the digits that 1 - sigmoid(gamma) loses."""
-    return jnp.sqrt(jax.nn.sigmoid(-gamma))
+    """Return the scale of the signal, Eq. (1).
+
+    sqrt(sigmoid(-gamma)) would keep digits that this loses for large gamma. But the original rounds in this way, and
+    the Fourier features multiply the last bit of z_t by 804.
+    """
+    return jnp.sqrt(1.0 - jax.nn.sigmoid(gamma))
 
 
 def sigma(gamma: Float[Array, "*n"]) -> Float[Array, "*n"]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vdm_lib.errors import CheckpointError
+
 
 def mean_metrics(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
     """Return the mean of each key over the rows."""
@@ -13,13 +15,22 @@ def mean_metrics(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
-    """Return the rows of a metrics.jsonl in order; a last line cut short by a kill is left out."""
+    """Return the rows of a metrics.jsonl in order; a last line cut short by a kill is left out.
+
+    Raises:
+      CheckpointError: a line that is no row; names the file and the line.
+    """
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            row = json.loads(line)
+            rows.append(row | {"step": int(row["step"])})
+        except (ValueError, TypeError, KeyError):
+            raise CheckpointError(f"{path}, line {number}, is no row of metrics: mend or remove that line") from None
     return rows
 
 
