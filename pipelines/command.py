@@ -7,7 +7,6 @@ here, so that `vdm --help` answers at once.
 import argparse
 import importlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 import configs
+from pipelines.quiet import keep_quiet
 from vdm_lib.errors import ConfigError, VdmError
 
 EXIT_ERROR, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
@@ -165,9 +165,6 @@ def _sample(args: argparse.Namespace) -> Any:
 
 def _job(name: str, function: str = "run") -> Any:
     """Return a function of a job; importing it is what costs seconds."""
-    # XLA's start-up lines and orbax's remarks are not for users; what is wrong is raised.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
     return getattr(importlib.import_module(f"pipelines.{name}"), function)
 
 
@@ -210,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut = argv.index("--")
         argv, beam_flags = argv[:cut], argv[cut + 1 :]
     args = _parse(argv)
+    keep_quiet()
     try:
         match args.command:
             case "prepare":

@@ -1,9 +1,6 @@
 """Checkpoints with orbax: asynchronous, atomic, rotated; config and data fingerprints lie beside the arrays."""
 
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -139,8 +136,7 @@ class Checkpoints:
             known = ", ".join(map(str, self.steps())) or "none"
             raise CheckpointError(f"no checkpoint of step {step} in {self._directory}; there are: {known}")
         try:
-            with _quiet():
-                return self._manager.restore(step, args=ocp.args.Composite(**items))
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
         # What orbax and its storage raise for damaged files is not one family of errors.
         except Exception as error:
             raise CheckpointError(
@@ -149,22 +145,8 @@ class Checkpoints:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split("See full TensorStore details")[0].split())
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what orbax and asyncio log about an error that is also raised."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
 
 
 def _checksums(state: TrainState) -> dict[str, int]:

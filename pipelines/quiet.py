@@ -1,0 +1,21 @@
+"""What libraries print about errors that are also raised is kept back, so that a command's error is one line."""
+
+import logging
+import os
+import sys
+from types import TracebackType
+
+
+def keep_quiet() -> None:
+    """Silence XLA's start-up lines, orbax's remarks and the late reports of its storage threads in this process."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    before = sys.excepthook
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        # After a failed restore, threads that still read find the event loop closed and say so by this hook.
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            before(kind, error, trace)
+
+    sys.excepthook = report
