@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from types import TracebackType
+from typing import Any
 
 
 def keep_quiet() -> None:
@@ -11,11 +11,11 @@ def keep_quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    before = sys.excepthook
+    before = sys.unraisablehook
 
-    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def report(unraisable: Any) -> None:
         # After a failed restore, threads that still read find the event loop closed and say so by this hook.
-        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            before(kind, error, trace)
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
 
-    sys.excepthook = report
+    sys.unraisablehook = report
