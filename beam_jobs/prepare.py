@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from beam_jobs.commit import PAGE_NAME, PROBLEMS_NAME, REJECTS_NAME, STATS_NAME
+from beam_jobs.plan import Plan, make_plan
 from beam_jobs.quiet import quiet
-from beam_jobs.shards import MARKER_NAME, PROBLEMS_NAME, Plan, make_plan
-from beam_jobs.sources import Source
+from beam_jobs.sources.base import Source
 from vdm_lib.errors import DataError
 from vdm_lib.records import (
     MANIFEST_NAME,
@@ -17,6 +18,20 @@ from vdm_lib.records import (
     read_manifest,
     write_atomically,
 )
+from vdm_lib.storage import explain, storage_errors
+
+MARKER_NAME = "preparing.json"
+"""Exists while a job writes into the directory: only where it is are shards known to be ours."""
+_OTHER_NAMES = (
+    MARKER_NAME,
+    PROBLEMS_NAME,
+    REJECTS_NAME,
+    STATS_NAME,
+    PAGE_NAME,
+    "dataset_info.json",
+    "features.json",
+    "label.labels.txt",
+)
 
 # Not DirectRunner: it first tries to download another engine, and runs another one when that succeeds.
 _DEFAULT_RUNNER = "--runner=FnApiRunner"
@@ -25,7 +40,7 @@ _DEFAULT_RUNNER = "--runner=FnApiRunner"
 def _is_leftover(name: str) -> bool:
     """Say whether a job of ours could have written a file of this name before its manifest."""
     base = name.split(TEMPORARY_MARK)[0]
-    return is_shard_name(base) or base in (MARKER_NAME, PROBLEMS_NAME) or (base != name and base == MANIFEST_NAME)
+    return is_shard_name(base) or base in _OTHER_NAMES or (base != name and base == MANIFEST_NAME)
 
 
 def _names(out_dir: epath.Path) -> list[str]:
@@ -96,6 +111,9 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
             build(pipeline, plan)
             pipeline.run().wait_until_finish()
         except Exception as error:
+            message = explain(error)
+            if message is not None:
+                raise DataError(message) from error
             lines = str(error).strip().splitlines()
             raise DataError(f"the Beam job failed: {lines[-1] if lines else type(error).__name__}") from error
 
@@ -103,7 +121,7 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
 def _raise_problems(plan: Plan, text: str) -> None:
     problems = json.loads(text)
     more = f" ({len(problems)} problems in all)" if len(problems) > 1 else ""
-    raise DataError(f"{plan.source.name}: {problems[0]['message']}{more}")
+    raise DataError(f"{plan.source.name}: {problems[0]['split']} {problems[0]['message']}{more}")
 
 
 def prepare(
@@ -111,6 +129,8 @@ def prepare(
     out_dir: epath.PathLike,
     num_shards: int | None = None,
     limit: int | None = None,
+    max_bad: int = 0,
+    fail_on_duplicates: bool = False,
     pipeline_options: Sequence[str] = (),
 ) -> Manifest:
     """Turn a source into a data directory: sharded TFRecords and, last, a manifest.
@@ -123,6 +143,8 @@ def prepare(
         out_dir: data directory to write, local or gs://; absent, empty, or left behind by a killed job.
         num_shards: files of each split; None takes about 4,096 images a file, but at least two files.
         limit: keep the first so many images of each split.
+        max_bad: so many bad images go to `rejects.jsonl` before the job fails.
+        fail_on_duplicates: an image that occurs twice is an error.
         pipeline_options: Beam's own flags, such as `--direct_running_mode=multi_processing`; without
             `--runner` the job runs on FnApiRunner.
 
@@ -134,7 +156,12 @@ def prepare(
             directory cannot be written (disk full, no permission).
     """
     directory = epath.Path(out_dir)
-    plan = make_plan(source, str(directory), num_shards, limit)
+    plan = make_plan(source, str(directory), num_shards, limit, max_bad, fail_on_duplicates)
+    with storage_errors(directory):
+        return _prepare(plan, directory, pipeline_options)
+
+
+def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str]) -> Manifest:
     existed = _claim(directory)
     try:
         _run(plan, pipeline_options)

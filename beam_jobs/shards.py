@@ -1,68 +1,31 @@
-"""The work of the data job as plain functions: check and encode images, write a shard, commit the whole.
+"""One shard: read its images, check each, write it as a stream, and keep what the commit needs to know.
 
-Which shard an image belongs to and where in it follow from its index alone, so every runner, with any number
-of workers, writes the same bytes. Bad records travel with the data to the last step, which then commits
-nothing: an exception inside a worker would reach the user as a traceback, another one from each runner.
+Problems travel with the data to the last step, which then commits nothing: an exception inside a worker would reach
+the user as a traceback, another one from each runner.
 """
 
 import hashlib
-import json
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from etils import epath
 
-from beam_jobs.sources import Source
+from beam_jobs.plan import Plan, Task
+from beam_jobs.sources.base import Source, Unreadable
+from beam_jobs.statistics import Statistics, no_statistics, statistics_of
 from vdm_lib.errors import DataError
-from vdm_lib.records import (
-    MANIFEST_NAME,
-    Manifest,
-    Record,
-    ShardInfo,
-    SplitInfo,
-    encode_example,
-    fingerprint,
-    frame,
-    image_digest,
-    shard_name,
-    write_atomically,
-    write_manifest,
-)
+from vdm_lib.records import Record, ShardInfo, encode_example, frame, image_digest, open_atomically, shard_name
+from vdm_lib.storage import storage_errors
 
-MARKER_NAME = "preparing.json"
-"""Exists while a job writes into the directory: only where it is are shards known to be ours."""
-PROBLEMS_NAME = "problems.json"
-"""Written instead of the manifest when the job found a reason not to commit."""
-
-_CHUNK_IMAGES = 1000
-_IMAGES_PER_SHARD = 4096
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one job will write: for each split the number of images, and of files to spread them over."""
-
-    source: Source
-    out_dir: str
-    description: str
-    num_images: dict[str, int]
-    num_shards: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The images of a split with index start to stop - 1: what one worker reads at a time."""
-
-    split: str
-    start: int
-    stop: int
+NUM_SAMPLES = 100
+"""Images of each split that the page shows."""
+_IMAGES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why the job cannot commit; split and index (of an image, a chunk or a shard) put problems in order."""
+    """Why the job cannot commit, or a rejected image; split and index put problems in order."""
 
     split: str
     index: int
@@ -70,61 +33,30 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Block:
-    """The images of one chunk that belong to one shard, in the order of their index."""
-
-    indices: tuple[int, ...] = ()
-    frames: tuple[bytes, ...] = ()
-    digests: tuple[bytes, ...] = ()
-    problems: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True)
 class WrittenShard:
-    """One shard on disk, with the 32-byte digests of its images in order; no file if there were problems."""
+    """What became of a task; no file if it failed.
 
-    split: str
-    shard: int
-    info: ShardInfo | None
-    digests: tuple[bytes, ...]
-    problems: tuple[Problem, ...]
-
-
-def make_plan(source: Source, out_dir: str, num_shards: int | None = None, limit: int | None = None) -> Plan:
-    """Return what a job will write.
-
-    Args:
-        source: where the images come from.
-        out_dir: data directory, local or gs://.
-        num_shards: files of each split; None takes about 4,096 images a file, but at least two files. No
-            file is left without an image.
-        limit: keep the first so many images of each split.
-
-    Raises:
-        DataError: num_shards or limit is below one.
+    Attributes:
+        task: which shard.
+        info: the file, None if it was not written.
+        pixel_digests: SHA-256 of the pixels of each image, 32 bytes each, in order.
+        image_digests: SHA-256 of pixels and label of each image, 32 bytes each, in order.
+        indices: index of each image, in order.
+        statistics: counts over its images.
+        samples: the images that the page shows.
+        rejects: its bad images, in order, at most one more than the plan allows.
+        problem: why the shard was not written.
     """
-    if num_shards is not None and not 1 <= num_shards <= 99_999:
-        raise DataError(f"the number of shards must lie in 1..99999, got {num_shards}")
-    if limit is not None and limit < 1:
-        raise DataError(f"the limit must be at least 1 image, got {limit}")
-    num_images = {split: min(count, limit or count) for split, count in source.splits.items()}
-    shards = {
-        split: min(count, num_shards or max(2, math.ceil(count / _IMAGES_PER_SHARD)))
-        for split, count in num_images.items()
-    }
-    description = source.description
-    if num_images != source.splits:
-        description += f"; only the first {limit} images of each split"
-    return Plan(source, out_dir, description, num_images, shards)
 
-
-def chunks_of(plan: Plan) -> list[Chunk]:
-    """Cut every split into chunks that workers can read side by side."""
-    return [
-        Chunk(split, start, min(start + _CHUNK_IMAGES, count))
-        for split, count in plan.num_images.items()
-        for start in range(0, count, _CHUNK_IMAGES)
-    ]
+    task: Task
+    info: ShardInfo | None
+    pixel_digests: bytes
+    image_digests: bytes
+    indices: tuple[int, ...]
+    statistics: Statistics
+    samples: tuple[Record, ...] = ()
+    rejects: tuple[Problem, ...] = ()
+    problem: Problem | None = None
 
 
 def fault_of(record: Record, source: Source) -> str | None:
@@ -141,106 +73,94 @@ def fault_of(record: Record, source: Source) -> str | None:
     return None
 
 
-def encode_chunk(plan: Plan, chunk: Chunk) -> Iterator[tuple[tuple[str, int], Block]]:
-    """Read, check and encode one chunk.
+def _read_checked(plan: Plan, task: Task, rejects: list[Problem]) -> Iterator[Record]:
+    """Yield the good records of a task and note the bad ones.
 
-    Yields:
-        ((split, shard), block): image `index` belongs to shard `index % num_shards`.
+    Raises:
+        DataError: the source cannot be read, gives other indices, or there are more bad images than allowed.
     """
-    num_shards = plan.num_shards[chunk.split]
-    records: list[list[Record]] = [[] for _ in range(num_shards)]
-    problems = []
+    expected = task.start
+    for record in plan.source.read(task.split, task.start, task.stop):
+        if record.index != expected:
+            break
+        expected += 1
+        fault = record.reason if isinstance(record, Unreadable) else fault_of(record, plan.source)
+        if fault is None:
+            assert isinstance(record, Record)
+            yield record
+            continue
+        rejects.append(Problem(task.split, record.index, fault))
+        if len(rejects) > plan.max_bad:
+            return
+    else:
+        if expected == task.stop:
+            return
+    raise DataError(f"image {expected}: the source does not give this index exactly once, in order")
+
+
+def _is_sample(index: int, num_images: int) -> bool:
+    """Say whether the page shows this image: about NUM_SAMPLES indices, evenly spaced."""
+    return index * NUM_SAMPLES // num_images != (index - 1) * NUM_SAMPLES // num_images
+
+
+class _Tally:
+    """What is known of the records written so far; counted a few hundred at a time."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._waiting: list[Record] = []
+        self.statistics = no_statistics(source.image_shape[-1], source.num_levels, source.num_classes)
+        self.pixel_digests, self.image_digests = bytearray(), bytearray()
+        self.indices: list[int] = []
+
+    def add(self, record: Record) -> None:
+        pixels = record.image.tobytes()
+        self.pixel_digests += hashlib.sha256(pixels).digest()
+        self.image_digests += image_digest(pixels, record.label)
+        self.indices.append(record.index)
+        self._waiting.append(record)
+        if len(self._waiting) == _IMAGES_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            images = np.stack([record.image for record in self._waiting])
+            labels = np.array([record.label for record in self._waiting])
+            source = self._source
+            self.statistics += statistics_of(images, labels, source.num_levels, source.num_classes)
+            self._waiting.clear()
+
+
+def write_shard(plan: Plan, task: Task) -> WrittenShard:
+    """Read, check and write one shard, whole or not at all."""
+    source, split = plan.source, task.split
+    name = shard_name(split, task.shard, plan.num_shards[split])
+    tally = _Tally(source)
+    samples: list[Record] = []
+    rejects: list[Problem] = []
+    checksum, num_bytes, problem, info = hashlib.sha256(), 0, None, None
     try:
-        for record in plan.source.read(chunk.split, chunk.start, chunk.stop):
-            fault = fault_of(record, plan.source)
-            if fault is None:
-                records[record.index % num_shards].append(record)
-            else:
-                problems.append(Problem(chunk.split, record.index, f"{chunk.split} image {record.index}: {fault}"))
+        with storage_errors(name), open_atomically(epath.Path(plan.out_dir) / name) as stream:
+            for record in _read_checked(plan, task, rejects):
+                data = frame(encode_example(record))
+                stream.write(data)
+                checksum.update(data)
+                num_bytes += len(data)
+                tally.add(record)
+                if _is_sample(record.index, plan.num_images[split]):
+                    samples.append(record)
+        tally.flush()
+        info = ShardInfo(name, len(tally.indices), num_bytes, checksum.hexdigest())
     except (DataError, OSError) as error:
-        problems.append(Problem(chunk.split, chunk.start, f"{chunk.split} cannot be read: {error}"))
-    if problems:
-        yield (chunk.split, 0), Block(problems=tuple(problems))
-    for shard, members in enumerate(records):
-        if members:
-            yield (
-                (chunk.split, shard),
-                Block(
-                    indices=tuple(record.index for record in members),
-                    frames=tuple(frame(encode_example(record)) for record in members),
-                    digests=tuple(image_digest(record.image.tobytes(), record.label) for record in members),
-                ),
-            )
-
-
-def write_shard(plan: Plan, key: tuple[str, int], blocks: Iterable[Block]) -> WrittenShard:
-    """Write one shard, whole or not at all; the blocks may come in any order.
-
-    Args:
-        plan: the job.
-        key: split and number of the shard.
-        blocks: all blocks of this shard.
-    """
-    split, shard = key
-    num_shards = plan.num_shards[split]
-    ordered = sorted(blocks, key=lambda block: block.indices)
-    indices = [index for block in ordered for index in block.indices]
-    digests = tuple(digest for block in ordered for digest in block.digests)
-    problems = tuple(problem for block in ordered for problem in block.problems)
-    expected = range(shard, plan.num_images[split], num_shards)
-    if not problems and indices != list(expected):
-        odd = min(set(indices) ^ set(expected), default=shard)
-        message = f"{split} image {odd}: the source does not give this index exactly once"
-        problems = (Problem(split, odd, message),)
-    if problems:
-        return WrittenShard(split, shard, None, (), problems)
-    data = b"".join(encoded for block in ordered for encoded in block.frames)
-    name = shard_name(split, shard, num_shards)
-    try:
-        write_atomically(epath.Path(plan.out_dir) / name, data)
-    except OSError as error:
-        problem = Problem(split, shard, f"{name} cannot be written: {error}")
-        return WrittenShard(split, shard, None, (), (problem,))
-    info = ShardInfo(name, len(indices), len(data), hashlib.sha256(data).hexdigest())
-    return WrittenShard(split, shard, info, digests, ())
-
-
-def commit(plan: Plan, written: Iterable[WrittenShard]) -> str:
-    """Write the manifest if every shard is on disk, else `problems.json`; return the name of that file."""
-    shards = {(shard.split, shard.shard): shard for shard in written}
-    problems = [problem for shard in shards.values() for problem in shard.problems]
-    out_dir = epath.Path(plan.out_dir)
-    splits = {}
-    for split, num_images in plan.num_images.items():
-        num_shards = plan.num_shards[split]
-        infos = []
-        digests = [b""] * num_images
-        for shard in range(num_shards):
-            found = shards.get((split, shard))
-            if found is None or found.info is None:
-                continue
-            path = out_dir / found.info.name
-            if not path.exists() or path.stat().length != found.info.num_bytes:
-                problems.append(Problem(split, shard, f"{path.name} was changed by another program"))
-            infos.append(found.info)
-            digests[shard::num_shards] = found.digests
-        if len(infos) != num_shards and not problems:
-            problems.append(Problem(split, 0, f"{split}: {num_shards - len(infos)} shards are missing"))
-        splits[split] = SplitInfo(num_images, fingerprint(digests), tuple(infos))
-    if problems:
-        problems.sort(key=lambda problem: (problem.split, problem.index, problem.message))
-        text = json.dumps([asdict(problem) for problem in problems])
-        write_atomically(out_dir / PROBLEMS_NAME, text.encode())
-        return PROBLEMS_NAME
-    source = plan.source
-    manifest = Manifest(
-        name=source.name,
-        source=plan.description,
-        image_shape=source.image_shape,
-        num_levels=source.num_levels,
-        num_classes=source.num_classes,
-        class_names=source.class_names,
-        splits=splits,
+        problem = Problem(split, task.start, str(error))
+    return WrittenShard(
+        task=task,
+        info=info,
+        pixel_digests=bytes(tally.pixel_digests),
+        image_digests=bytes(tally.image_digests),
+        indices=tuple(tally.indices),
+        statistics=tally.statistics,
+        samples=tuple(samples),
+        rejects=tuple(rejects),
+        problem=problem,
     )
-    write_manifest(out_dir, manifest)
-    return MANIFEST_NAME

@@ -1,42 +1,54 @@
-"""The data job as Beam transforms: one branch from the chunks to the commit.
+"""The data job as Beam transforms: one branch from the tasks to the commit.
 
-One branch, because a runner such as Dask's computes the last node of the graph only; keyed by shard, because
-`WriteToTFRecord` lets the runner choose which record goes into which file.
+One branch, because a runner such as Dask's computes the last node of the graph only; a task makes a whole shard,
+because `WriteToTFRecord` lets the runner choose which record goes into which file.
 """
+
+from collections.abc import Iterable
 
 import apache_beam as beam
 
-from beam_jobs.shards import Block, Chunk, Plan, WrittenShard, chunks_of, commit, encode_chunk, write_shard
-
-
-class EncodeChunks(beam.PTransform):
-    """Chunks to checked and encoded blocks, keyed by split and shard."""
-
-    def __init__(self, plan: Plan):
-        super().__init__()
-        self._plan = plan
-
-    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.PCollection[tuple[tuple[str, int], Block]]:
-        """Spread the chunks over the workers, which read them."""
-        plan = self._plan
-        return chunks | "Spread" >> beam.Reshuffle() | "Encode" >> beam.FlatMap(lambda chunk: encode_chunk(plan, chunk))
+from beam_jobs.commit import commit
+from beam_jobs.plan import Plan, Task, tasks_of
+from beam_jobs.shards import WrittenShard, write_shard
+from beam_jobs.summary import Summary, no_summary
 
 
 class WriteShards(beam.PTransform):
-    """Blocks, in any order, to shards on disk."""
+    """Tasks to shards on disk."""
 
     def __init__(self, plan: Plan):
         super().__init__()
         self._plan = plan
 
-    def expand(self, blocks: beam.PCollection[tuple[tuple[str, int], Block]]) -> beam.PCollection[WrittenShard]:
-        """Gather each shard's blocks and write them."""
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[WrittenShard]:
+        """Spread the tasks over the workers, which read, check and write."""
         plan = self._plan
-        return (
-            blocks
-            | "GatherShard" >> beam.GroupByKey()
-            | "Write" >> beam.MapTuple(lambda key, group: write_shard(plan, key, group))
-        )
+        return tasks | "Spread" >> beam.Reshuffle() | "Write" >> beam.Map(lambda task: write_shard(plan, task))
+
+
+class SummaryFn(beam.CombineFn):
+    """Written shards of one split to their summary."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self._plan = plan
+
+    def create_accumulator(self) -> Summary:
+        """Return the summary of no shard."""
+        return no_summary(self._plan)
+
+    def add_input(self, mutable_accumulator: Summary, element: WrittenShard) -> Summary:
+        """Return the summary with one shard more."""
+        return mutable_accumulator.add(element)
+
+    def merge_accumulators(self, accumulators: Iterable[Summary]) -> Summary:
+        """Return the summary of all shards."""
+        return sum(accumulators, self.create_accumulator())
+
+    def extract_output(self, accumulator: Summary) -> Summary:
+        """Return the summary."""
+        return accumulator
 
 
 class Commit(beam.PTransform):
@@ -47,13 +59,15 @@ class Commit(beam.PTransform):
         self._plan = plan
 
     def expand(self, shards: beam.PCollection[WrittenShard]) -> beam.PCollection[str]:
-        """Gather all shards in one place and commit."""
+        """Summarise each split, gather the summaries in one place and commit."""
         plan = self._plan
         return (
             shards
-            | "KeyAll" >> beam.Map(lambda shard: (0, shard))
+            | "KeyBySplit" >> beam.Map(lambda shard: (shard.task.split, shard))
+            | "Summarise" >> beam.CombinePerKey(SummaryFn(plan))
+            | "KeyAll" >> beam.Map(lambda part: (0, part))
             | "GatherAll" >> beam.GroupByKey()
-            | "WriteManifest" >> beam.MapTuple(lambda _, group: commit(plan, group))
+            | "WriteManifest" >> beam.MapTuple(lambda _, parts: commit(plan, parts))
         )
 
 
@@ -61,8 +75,7 @@ def build(pipeline: beam.Pipeline, plan: Plan) -> None:
     """Add the whole job to a pipeline."""
     _ = (
         pipeline
-        | "Chunks" >> beam.Create(chunks_of(plan))
-        | "EncodeChunks" >> EncodeChunks(plan)
+        | "Tasks" >> beam.Create(tasks_of(plan))
         | "WriteShards" >> WriteShards(plan)
         | "Commit" >> Commit(plan)
     )

@@ -40,12 +40,15 @@ def build_parser() -> argparse.ArgumentParser:
         return command
 
     prepare = add("prepare", "write a data set as sharded TFRecords", "vdm prepare digits --out data/digits")
-    prepare.add_argument("dataset", help="digits (embedded) or cifar10")
-    prepare.add_argument("--source", type=_path, help="cifar10: the folder cifar-10-batches-bin, or tfds to download")
+    prepare.add_argument("dataset", help="digits (embedded), cifar10, imagenet32, imagenet64 or images")
+    prepare.add_argument("--source", type=_path, help="folder or archive, local or gs://; cifar10: also tfds")
+    prepare.add_argument("--size", type=int, help="images: height and width to make")
     prepare.add_argument("--out", type=_path, required=True, help="data directory to make")
     prepare.add_argument("--shards", type=int, help="files per split (default: about 4,096 images each)")
     prepare.add_argument("--limit", type=int, help="keep the first LIMIT images of each split")
-    prepare.add_argument("--runner", help="Beam runner (default: FnApiRunner); further Beam flags go after --")
+    prepare.add_argument("--max-bad", type=int, default=0, metavar="N", help="reject up to N bad images (default 0)")
+    prepare.add_argument("--fail-on-duplicates", action="store_true", help="an image that occurs twice is an error")
+    prepare.add_argument("--runner", help="Beam runner (default: FnApiRunner); flags not named here go to Beam")
 
     train = add("train", "train a config, going on from what the workdir holds",
                 "vdm train cifar10 model.n_layer=2 --data data/cifar10 --workdir runs/a")  # fmt: skip
@@ -104,8 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _prepare(args: argparse.Namespace, beam_flags: list[str]) -> Any:
     runner = [f"--runner={args.runner}"] if args.runner else []
     return _job("prepare")(
-        args.dataset, args.out, source=args.source, shards=args.shards, limit=args.limit,
-        runner_args=[*runner, *beam_flags],
+        args.dataset, args.out, source=args.source, shards=args.shards, limit=args.limit, size=args.size,
+        max_bad=args.max_bad, fail_on_duplicates=args.fail_on_duplicates, runner_args=[*runner, *beam_flags],
     )  # fmt: skip
 
 
@@ -169,12 +172,14 @@ def _job(name: str, function: str = "run") -> Any:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the arguments; key=value words may also stand after the options.
+    """Return the arguments; key=value words may also stand after the options, flags of Beam after those of prepare.
 
     argparse takes the words of a list from one place only.
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(argv)
+    if args.command == "prepare":
+        args.beam_flags, rest = rest, []
     words = getattr(args, "overrides", getattr(args, "words", None))
     for word in rest:
         if words is None or word.startswith("-") or "=" not in word:
@@ -211,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         match args.command:
             case "prepare":
-                result = _prepare(args, beam_flags)
+                result = _prepare(args, [*args.beam_flags, *beam_flags])
             case "train":
                 result = _train(args)
             case "eval":

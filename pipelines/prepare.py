@@ -15,23 +15,37 @@ def run(
     source: str | None = None,
     shards: int | None = None,
     limit: int | None = None,
+    size: int | None = None,
+    max_bad: int = 0,
+    fail_on_duplicates: bool = False,
     runner_args: Sequence[str] = (),
 ) -> PrepareResult:
     """Prepare a data set: check every image, write sharded TFRecords and a manifest.
 
     Args:
-        dataset: `digits` or `cifar10`.
+        dataset: `digits`, `cifar10`, `imagenet32`, `imagenet64` or `images`.
         out: data directory to write, local or gs://.
-        source: for cifar10 the folder of the official binary version, or `tfds` to download it.
+        source: folder or archive, local or gs://; for cifar10 also `tfds` to download it.
         shards: files of each split; None chooses by the number of images.
         limit: keep the first so many images of each split.
+        size: height and width, for `images` only.
+        max_bad: so many bad images go to `rejects.jsonl` before the job fails.
+        fail_on_duplicates: an image that occurs twice is an error.
         runner_args: Beam's own flags; without `--runner` the job runs on FnApiRunner.
 
     Raises:
         DataError: unknown data set, bad source, bad record, or an output directory that cannot be used.
     """
     start = time.perf_counter()
-    manifest = prepare(open_source(dataset, source), out, shards, limit, runner_args)
+    manifest = prepare(
+        open_source(dataset, source, size),
+        out,
+        num_shards=shards,
+        limit=limit,
+        max_bad=max_bad,
+        fail_on_duplicates=fail_on_duplicates,
+        pipeline_options=runner_args,
+    )
     seconds = time.perf_counter() - start
     splits = {name: split.num_images for name, split in manifest.splits.items()}
     return PrepareResult(

@@ -4,15 +4,21 @@ A batch is a pure function of (seed, step): a resumed run, or a run on another n
 images, and nothing of the input pipeline needs to be saved.
 """
 
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 from etils import epath
 from jaxtyping import Int64, UInt8
 
 from vdm_lib.errors import DataError, RecordError
-from vdm_lib.records import Record, ShardInfo, fingerprint, image_digest, read_manifest, read_records
+from vdm_lib.example import decode_alike
+from vdm_lib.records import Manifest, ShardInfo, SplitInfo, decode_example, frame_spans, image_digest, read_manifest
+from vdm_lib.storage import storage_errors
 
 _REMEDY = "prepare the data again"
 
@@ -36,6 +42,9 @@ class Split:
     fingerprint: str
 
 
+_Part = tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]
+
+
 def _read_shard(path: epath.Path, shard: ShardInfo) -> bytes:
     try:
         data = path.read_bytes()
@@ -44,6 +53,51 @@ def _read_shard(path: epath.Path, shard: ShardInfo) -> bytes:
     if len(data) > shard.num_bytes:
         raise DataError(f"{path} has {len(data)} bytes, the manifest says {shard.num_bytes}: {_REMEDY}")
     return data
+
+
+def _decode_one_by_one(data: bytes, spans: list[tuple[int, int]], number: int) -> Iterator[_Part]:
+    for offset, (start, stop) in enumerate(spans):
+        try:
+            record = decode_example(data[start:stop])
+        except RecordError as error:
+            raise RecordError(f"record {number + offset} is malformed: {error}") from error
+        yield record.image[np.newaxis], np.array([record.label]), np.array([record.index])
+
+
+def _decode_shard(data: bytes) -> Iterator[tuple[int, _Part]]:
+    """Yield the number of its first record and images, labels and indices of each run of records of one layout."""
+    spans = list(frame_spans(data))
+    number = 0
+    for length, group in groupby(spans, key=lambda span: span[1] - span[0]):
+        run = list(group)
+        start, stop = run[0][0], run[-1][1]
+        # Between two records of a run lie the checksum of the one and the header of the other.
+        stride = length + (run[1][0] - run[0][1] if len(run) > 1 else 0)
+        view = np.frombuffer(data, np.uint8, stop - start, start)
+        rows = np.lib.stride_tricks.as_strided(view, (len(run), length), (stride, 1), writeable=False)
+        try:
+            alike = decode_alike(rows) if length else None
+        except RecordError:
+            alike = None  # read again one by one, which names the record
+        for part in [alike] if alike is not None else _decode_one_by_one(data, run, number):
+            yield number, part
+            number += len(part[1])
+
+
+def _check_part(number: int, part: _Part, manifest: Manifest, split: SplitInfo, previous: int) -> None:
+    """Raise RecordError for a record of another shape than the manifest's, or that is not the next one."""
+    images, _, indices = part
+    if images.shape[1:] != manifest.image_shape:
+        raise RecordError(f"record {number} has shape {images.shape[1:]}, the manifest says {manifest.image_shape}")
+    before = np.concatenate(([previous], indices[:-1]))
+    end = split.num_images + split.num_rejected
+    if split.num_rejected:  # the indices of rejected images are missing
+        wrong = (indices <= before) | (indices >= end)
+    else:
+        wrong = indices != before + 1
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise RecordError(f"record {number + at} has index {indices[at]} after {before[at]}, of {end}")
 
 
 def load_split(data_dir: epath.PathLike, split: str) -> Split:
@@ -58,9 +112,14 @@ def load_split(data_dir: epath.PathLike, split: str) -> Split:
 
     Raises:
         RecordError: a shard is truncated or damaged; names the shard and the record.
-        DataError: there is no manifest or no such split, or the records are not those of the manifest.
+        DataError: there is no manifest or no such split, the records are not those of the manifest, or the
+            object store cannot be read.
     """
-    directory = epath.Path(data_dir)
+    with storage_errors(data_dir):
+        return _load_split(epath.Path(data_dir), split)
+
+
+def _load_split(directory: epath.Path, split: str) -> Split:
     manifest = read_manifest(directory)
     if split not in manifest.splits:
         known = ", ".join(sorted(manifest.splits))
@@ -68,40 +127,40 @@ def load_split(data_dir: epath.PathLike, split: str) -> Split:
     info = manifest.splits[split]
     images = np.empty((info.num_images, *manifest.image_shape), np.uint8)
     labels = np.empty(info.num_images, np.int64)
-    digests = [b""] * info.num_images
-
-    for shard in info.shards:
-        path = directory / shard.name
-        data = _read_shard(path, shard)
-        num_read = 0
-        try:
-            for record in read_records(data):
-                _check_place(record, num_read, manifest.image_shape, digests)
-                images[record.index] = record.image
-                labels[record.index] = record.label
-                digests[record.index] = image_digest(record.image.tobytes(), record.label)
-                num_read += 1
-        except RecordError as error:
-            raise RecordError(f"{path}: {error}; {_REMEDY}") from error
-        if (num_read, len(data)) != (shard.num_images, shard.num_bytes):
-            raise DataError(
-                f"{path} has {num_read} records in {len(data)} bytes, "
-                f"the manifest says {shard.num_images} in {shard.num_bytes}: {_REMEDY}"
-            )
-    if b"" in digests:
-        raise DataError(f"{directory}: {split} image {digests.index(b'')} is missing: {_REMEDY}")
-    if fingerprint(digests) != info.fingerprint:
+    done, previous = 0, -1
+    digests = []
+    # Hashing lets other threads run, so the images of one shard are hashed while the next is read.
+    with ThreadPoolExecutor(1) as hasher:
+        for shard in info.shards:
+            path = directory / shard.name
+            data = _read_shard(path, shard)
+            first = done
+            try:
+                for number, part in _decode_shard(data):
+                    _check_part(number, part, manifest, info, previous)
+                    if done + len(part[1]) > info.num_images:
+                        raise RecordError(f"record {number} is one too many for {info.num_images} images")
+                    images[done : done + len(part[1])], labels[done : done + len(part[1])] = part[:2]
+                    done, previous = done + len(part[1]), int(part[2][-1])
+            except RecordError as error:
+                raise RecordError(f"{path}: {error}; {_REMEDY}") from error
+            if (done - first, len(data)) != (shard.num_images, shard.num_bytes):
+                raise DataError(
+                    f"{path} has {done - first} records in {len(data)} bytes, "
+                    f"the manifest says {shard.num_images} in {shard.num_bytes}: {_REMEDY}"
+                )
+            digests.append(hasher.submit(_digests, images[first:done], labels[first:done]))
+    if done != info.num_images:
+        raise DataError(f"{directory}: {split} has {done} images, the manifest says {info.num_images}: {_REMEDY}")
+    if hashlib.sha256(b"".join(digest.result() for digest in digests)).hexdigest() != info.fingerprint:
         raise DataError(f"{directory}: the {split} split has another fingerprint than its manifest: {_REMEDY}")
     return Split(split, images, labels, manifest.num_levels, info.fingerprint)
 
 
-def _check_place(record: Record, number: int, image_shape: tuple[int, int, int], digests: list[bytes]) -> None:
-    if record.image.shape != image_shape:
-        raise RecordError(f"record {number} has shape {record.image.shape}, the manifest says {image_shape}")
-    if not 0 <= record.index < len(digests):
-        raise RecordError(f"record {number} has index {record.index}, expected 0 to {len(digests) - 1}")
-    if digests[record.index]:
-        raise RecordError(f"record {number} has index {record.index}, which occurred before")
+def _digests(images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]) -> bytes:
+    """Return the digests of the images, one after the other."""
+    pairs = zip(images.reshape(len(images), -1), labels.tolist(), strict=True)
+    return b"".join(image_digest(image.tobytes(), label) for image, label in pairs)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from vdm_lib.errors import RecordError
 
@@ -56,22 +56,27 @@ def _int64_feature(values: Iterable[int]) -> bytes:
     return _delimited(_FIELD_3, _delimited(_FIELD_1, b"".join(map(_varint, values))))
 
 
+def _entry(name: bytes, feature: bytes) -> bytes:
+    return _delimited(_FIELD_1, _delimited(_FIELD_1, name) + _delimited(_FIELD_2, feature))
+
+
+def _numbers(record: Record) -> tuple[bytes, bytes, bytes]:
+    """Return the entries that follow the pixels."""
+    return (
+        _entry(b"index", _int64_feature([record.index])),
+        _entry(b"label", _int64_feature([record.label])),
+        _entry(b"shape", _int64_feature(record.image.shape)),
+    )
+
+
 def encode_example(record: Record) -> bytes:
     """Return the record as a serialised `tf.train.Example`; equal records give equal bytes.
 
     The features are `image` (one bytes value: the raw uint8 pixels, HWC), `shape` (three int64), `label` and
     `index` (one int64 each), in alphabetical order, as protobuf's own deterministic mode writes them.
     """
-    features = (
-        (b"image", _delimited(_FIELD_1, _delimited(_FIELD_1, record.image.tobytes()))),
-        (b"index", _int64_feature([record.index])),
-        (b"label", _int64_feature([record.label])),
-        (b"shape", _int64_feature(record.image.shape)),
-    )
-    entries = (
-        _delimited(_FIELD_1, _delimited(_FIELD_1, name) + _delimited(_FIELD_2, feature)) for name, feature in features
-    )
-    return _delimited(_FIELD_1, b"".join(entries))
+    image = _entry(b"image", _delimited(_FIELD_1, _delimited(_FIELD_1, record.image.tobytes())))
+    return _delimited(_FIELD_1, b"".join((image, *_numbers(record))))
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -192,3 +197,47 @@ def decode_example(data: bytes) -> Record:
         return _parse_example(data)
     except IndexError:
         raise RecordError("the Example ends in the middle of a number") from None
+
+
+def _decode_column(
+    rows: UInt8[np.ndarray, "n b"], stop: int, value: int
+) -> tuple[slice, Int64[np.ndarray, " n"] | None]:
+    """Decode a number of as many bytes as `value` has, ending before column `stop`; None if one has another length."""
+    columns = slice(stop - len(_varint(value)), stop)
+    digits = rows[:, columns].astype(np.int64)
+    goes_on = digits > 0x7F  # every byte of a number but its last has the high bit
+    if digits.shape[1] > 8 or goes_on[:, -1].any() or not goes_on[:, :-1].all():
+        return columns, None
+    return columns, ((digits & 0x7F) << 7 * np.arange(digits.shape[1])).sum(axis=1)
+
+
+def decode_alike(
+    rows: UInt8[np.ndarray, "n b"],
+) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]] | None:
+    """Decode Examples of one layout at once, which is many times faster than one by one.
+
+    Args:
+        rows: one serialised Example a row, at least one row.
+
+    Returns:
+        Images, labels and indices; None unless `encode_example` wrote all rows and they differ in nothing else.
+
+    Raises:
+        RecordError: the first row is no Example of ours.
+    """
+    first = decode_example(rows[0].tobytes())
+    if encode_example(first) != rows[0].tobytes():
+        return None
+    index, label, shape = map(len, _numbers(first))
+    index_stop = rows.shape[1] - shape - label
+    pixels = slice(index_stop - index - first.image.size, index_stop - index)
+    index_columns, indices = _decode_column(rows, index_stop, first.index)
+    label_columns, labels = _decode_column(rows, index_stop + label, first.label)
+    if indices is None or labels is None:
+        return None
+    fixed = np.ones(rows.shape[1], bool)
+    for columns in (pixels, index_columns, label_columns):
+        fixed[columns] = False
+    if not (rows[:, fixed] == rows[0, fixed]).all():
+        return None
+    return rows[:, pixels].reshape(-1, *first.image.shape), labels, indices

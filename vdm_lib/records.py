@@ -11,8 +11,9 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any
 
 import google_crc32c
 from etils import epath
@@ -32,8 +33,10 @@ __all__ = [
     "encode_example",
     "fingerprint",
     "frame",
+    "frame_spans",
     "image_digest",
     "is_shard_name",
+    "open_atomically",
     "read_frames",
     "read_manifest",
     "read_records",
@@ -42,7 +45,7 @@ __all__ = [
     "write_manifest",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 TEMPORARY_MARK = ".tmp-"
 
@@ -83,6 +86,37 @@ def frame(data: bytes) -> bytes:
     return b"".join((length, _FOOTER.pack(_masked_crc32c(length)), data, _FOOTER.pack(_masked_crc32c(data))))
 
 
+def frame_spans(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each TFRecord's content starts and stops, checked against both of its checksums.
+
+    Args:
+        data: the bytes of a whole shard.
+
+    Raises:
+        RecordError: names the record, counted from 0, that is truncated or damaged.
+    """
+    at, number, size = 0, 0, len(data)
+    headers: set[bytes] = set()  # records of one length have one header: its checksum is computed once
+    while at < size:
+        start = at + _HEADER.size
+        if start > size:
+            raise RecordError(f"record {number} is truncated inside its header")
+        header = data[at:start]
+        length, length_crc = _HEADER.unpack(header)
+        if header not in headers:
+            if _masked_crc32c(header[:8]) != length_crc:
+                raise RecordError(f"record {number} is damaged: the checksum of its length does not fit")
+            headers.add(header)
+        stop = start + length
+        at = stop + _FOOTER.size
+        if at > size:
+            raise RecordError(f"record {number} is truncated: {at - size} bytes are missing")
+        if _masked_crc32c(data[start:stop]) != _FOOTER.unpack_from(data, stop)[0]:
+            raise RecordError(f"record {number} is damaged: its checksum does not fit")
+        yield start, stop
+        number += 1
+
+
 def read_frames(data: bytes) -> Iterator[bytes]:
     """Yield what the TFRecords of one shard hold, each checked against both of its checksums.
 
@@ -92,23 +126,8 @@ def read_frames(data: bytes) -> Iterator[bytes]:
     Raises:
         RecordError: names the record, counted from 0, that is truncated or damaged.
     """
-    at, number, size = 0, 0, len(data)
-    while at < size:
-        if at + _HEADER.size > size:
-            raise RecordError(f"record {number} is truncated inside its header")
-        length, length_crc = _HEADER.unpack_from(data, at)
-        if _masked_crc32c(data[at : at + 8]) != length_crc:
-            raise RecordError(f"record {number} is damaged: the checksum of its length does not fit")
-        start = at + _HEADER.size
-        stop = start + length
-        at = stop + _FOOTER.size
-        if at > size:
-            raise RecordError(f"record {number} is truncated: {at - size} bytes are missing")
-        payload = data[start:stop]
-        if _masked_crc32c(payload) != _FOOTER.unpack_from(data, stop)[0]:
-            raise RecordError(f"record {number} is damaged: its checksum does not fit")
-        yield payload
-        number += 1
+    for start, stop in frame_spans(data):
+        yield data[start:stop]
 
 
 def read_records(data: bytes) -> Iterator[Record]:
@@ -140,11 +159,16 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split: its images, their fingerprint (hex SHA-256, see `fingerprint`) and its files."""
+    """One split: its images, their fingerprint (hex SHA-256, see `fingerprint`) and its files.
+
+    Records lie in the order of their index, through all shards. An index is the place of an image in the source,
+    so those of rejected images are missing: indices are below num_images + num_rejected.
+    """
 
     num_images: int
     fingerprint: str
     shards: tuple[ShardInfo, ...]
+    num_rejected: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,6 +183,7 @@ class Manifest:
         num_classes: labels are 0 to num_classes - 1.
         class_names: one name for each label.
         splits: the splits by name.
+        data_version: which release of the data set; results on two releases are not comparable.
         schema_version: version of this very layout.
     """
 
@@ -169,6 +194,7 @@ class Manifest:
     num_classes: int
     class_names: tuple[str, ...]
     splits: dict[str, SplitInfo]
+    data_version: str = ""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -178,6 +204,7 @@ def _manifest_from_json(fields: dict[str, Any]) -> Manifest:
             num_images=int(split["num_images"]),
             fingerprint=str(split["fingerprint"]),
             shards=tuple(ShardInfo(**shard) for shard in split["shards"]),
+            num_rejected=int(split["num_rejected"]),
         )
         for name, split in fields["splits"].items()
     }
@@ -190,6 +217,7 @@ def _manifest_from_json(fields: dict[str, Any]) -> Manifest:
         num_classes=int(fields["num_classes"]),
         class_names=tuple(map(str, fields["class_names"])),
         splits=splits,
+        data_version=str(fields["data_version"]),
     )
 
 
@@ -217,19 +245,31 @@ def read_manifest(data_dir: epath.PathLike) -> Manifest:
     )
 
 
-def write_atomically(path: epath.Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it: it exists as a whole or not at all.
+@contextmanager
+def open_atomically(path: epath.Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing under a temporary name; it gets its own name when the block ends without an error.
 
     Raises:
         OSError: nothing was written; the temporary file is removed if that is possible.
     """
     temporary = path.parent / f"{path.name}{TEMPORARY_MARK}{os.urandom(4).hex()}"
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as stream:
+            yield stream
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_atomically(path: epath.Path, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it: it exists as a whole or not at all.
+
+    Raises:
+        OSError: nothing was written; the temporary file is removed if that is possible.
+    """
+    with open_atomically(path) as stream:
+        stream.write(data)
 
 
 def write_manifest(data_dir: epath.PathLike, manifest: Manifest) -> None:

@@ -1,0 +1,52 @@
+"""What every program does before it touches gs://, and what it says when that fails.
+
+Object stores are reached through gcsfs: etils would otherwise load TensorFlow, which takes seconds and more memory
+than a training host need spend.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vdm_lib.errors import DataError
+
+os.environ.setdefault("EPATH_USE_TF", "false")
+
+_LOGIN = "log in with `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS"
+
+
+def explain(error: Exception) -> str | None:
+    """Return one line about an error of an object store or of Google's API, None if it is not one of those."""
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    module = type(error).__module__
+    code = str(getattr(error, "code", "") or getattr(error, "status_code", ""))
+    if module.startswith("google.auth") or code == "401" or "Anonymous caller" in str(error):
+        return f"no valid credentials for Google Cloud ({line}): {_LOGIN}"
+    if code == "403" and "quota" not in str(error).lower():
+        return f"Google Cloud refuses access ({line}): ask for the role Storage Object Admin, or {_LOGIN}"
+    if code in ("403", "429") or "quota" in str(error).lower():
+        return f"Google Cloud is out of quota ({line}): wait, or ask for more quota"
+    if isinstance(error, ImportError) and "gcsfs" in str(error):
+        return "gs:// needs gcsfs: pip install 'vdm-pipeline[gcp]'"
+    if module.startswith(("gcsfs", "aiohttp", "googleapiclient", "google.", "apitools", "requests")):
+        return f"Google Cloud cannot be reached or refused the request ({type(error).__name__}: {line})"
+    return None
+
+
+@contextmanager
+def storage_errors(place: object) -> Iterator[None]:
+    """Turn errors of an object store inside the block into one line that names the place.
+
+    Raises:
+        DataError: no credentials, no permission, no quota, or no such bucket.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        raise DataError(f"{place}: {message}") from error
