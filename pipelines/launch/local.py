@@ -1,0 +1,132 @@
+"""The launcher for this machine: a job as a process that never outlives who started it.
+
+Run as a script (`python local.py PARENT PROGRAM ...`) it asks the kernel for SIGTERM at its parent's death and becomes
+the program: a flow that is killed with -9 cannot stop its job any more, and a training would hold the accelerator.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    # As a script only the standard library is needed, so that it starts in milliseconds.
+    _PR_SET_PDEATHSIG = 1
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the process that started this job is gone")
+    try:
+        os.execvp(sys.argv[2], sys.argv[2:])
+    except OSError as error:
+        sys.exit(f"cannot start {sys.argv[2]}: {error.strerror}")
+
+from pipelines.launch.errors import LaunchError
+from pipelines.launch.job import Job
+
+KEY_VARIABLE = "VDM_JOB_KEY"
+"""Marks the processes of a job, so that `stop_marked` finds them without a file that could be stale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalProcess:
+    """Runs jobs on this machine.
+
+    Attributes:
+        key: mark of the job's processes, such as the id of the flow run; empty marks nothing.
+        grace_s: seconds between SIGTERM and SIGKILL; Prefect gives a cancelled flow 30 s altogether.
+    """
+
+    key: str = ""
+    grace_s: float = 20.0
+
+    def run(self, job: Job, on_line: Callable[[str], None]) -> int:
+        """Run the job and return its exit code; whatever ends the wait early stops the job.
+
+        Raises:
+          LaunchError: the program cannot be started.
+        """
+        marked = {KEY_VARIABLE: self.key} if self.key else {}
+        try:
+            process = subprocess.Popen(
+                # The death of a thread counts as that of the parent: run this where the process's main thread waits.
+                [sys.executable, "-I", __file__, str(os.getpid()), *job.argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **marked, **job.env},
+                # A process group of its own: a signal reaches what the job has started, and Ctrl-C goes through here.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LaunchError(f"cannot start {job.argv[0]}: {error}") from error
+        assert process.stdout is not None
+        try:
+            with process.stdout as lines:
+                for line in lines:
+                    on_line(line.rstrip("\n"))
+            return process.wait()
+        except BaseException:
+            stop_group(process, self.grace_s)
+            raise
+
+
+def stop_group(process: subprocess.Popen[str], grace_s: float) -> None:
+    """End a job that leads its process group: SIGTERM, after grace_s SIGKILL for what is left."""
+    _signal_group(process.pid, signal.SIGTERM)
+    try:
+        process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def stop_marked(key: str, grace_s: float = 20.0) -> list[int]:
+    """End every process of this machine that a job with this key has left, and return their ids.
+
+    Does nothing where there is none, or where /proc is not: then the kernel has no death signal either, and the
+    user sees the job with `ps`.
+    """
+    found = list(_marked(key))
+    for pid in found:
+        _signal(pid, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and any(_marked(key)):
+        time.sleep(0.1)
+    for pid in _marked(key):
+        _signal(pid, signal.SIGKILL)
+    return found
+
+
+def _marked(key: str) -> Iterator[int]:
+    """Yield the processes that carry the key in their environment, but not a zombie, whose environment is empty."""
+    wanted = f"{KEY_VARIABLE}={key}".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in path.read_bytes().split(b"\0"):
+                yield int(path.parent.name)
+        except OSError:  # ended meanwhile, or another user's
+            continue
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _signal_group(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

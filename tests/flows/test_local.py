@@ -1,0 +1,115 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.launch.job import Job
+from pipelines.launch.local import LocalProcess, stop_marked
+
+SAVES_AND_STOPS = """
+import signal, sys, time
+def stop(*_):
+    print("saved"); sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+print("ready")
+time.sleep(60)
+"""
+HOLDS_OUT = SAVES_AND_STOPS.replace("def stop(*_):", "def stop(*_):\n    return")
+
+
+def python(code: str) -> Job:
+    return Job((sys.executable, "-c", code))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def test_lines_of_both_streams_come_one_by_one_and_the_exit_code_is_the_jobs():
+    lines: list[str] = []
+    code = "import sys; print('out'); print('err', file=sys.stderr); print('last', end=''); sys.exit(3)"
+    assert LocalProcess().run(python(code), lines.append) == 3
+    assert lines == ["out", "err", "last"]
+
+
+def test_an_interrupt_stops_the_job_which_may_save_first():
+    lines: list[str] = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        LocalProcess(key="interrupted").run(python(SAVES_AND_STOPS), interrupt)
+    assert time.monotonic() - started < 10
+    assert stop_marked("interrupted") == []
+
+
+def test_a_job_that_ignores_the_request_is_killed_after_the_grace():
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalProcess(key="stubborn", grace_s=0.3).run(python(HOLDS_OUT), interrupt)
+    assert stop_marked("stubborn") == []
+
+
+def test_a_program_that_is_not_there_is_an_exit_code_and_a_line():
+    lines: list[str] = []
+    assert LocalProcess().run(Job(("/no/such/program",)), lines.append) == 1
+    assert "/no/such/program" in lines[-1]
+
+
+def test_what_a_killed_process_left_behind_is_ended_by_the_kernel_or_by_its_key(tmp_path):
+    """kill -9 of the launcher's process: the job gets SIGTERM; one that holds out is found by its key."""
+    script = f"""
+from pipelines.launch.job import Job
+from pipelines.launch.local import LocalProcess
+job = Job(({sys.executable!r}, "-c", {HOLDS_OUT!r}))
+LocalProcess(key="left-behind").run(job, lambda line: print(line, flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    with parent, parent.stdout as lines:
+        assert lines.readline() == "ready\n"
+        parent.kill()
+    assert len(stop_marked("left-behind", grace_s=0.3)) == 1
+    assert stop_marked("left-behind") == []
+
+
+def test_the_job_saves_when_its_parent_is_killed(tmp_path):
+    mark = tmp_path / "saved"
+    code = SAVES_AND_STOPS.replace('print("saved")', f"open({str(mark)!r}, 'w').close()")
+    script = f"""
+from pipelines.launch.job import Job
+from pipelines.launch.local import LocalProcess
+LocalProcess().run(Job(({sys.executable!r}, "-c", {code!r})), lambda line: print(line, flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    with parent, parent.stdout as lines:
+        assert lines.readline() == "ready\n"
+        os.kill(parent.pid, signal.SIGKILL)
+    until(mark.exists)
+
+
+def test_keys_of_others_are_left_alone():
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"VDM_JOB_KEY": "mine-too"})
+    with other:
+        assert stop_marked("mine") == []
+        assert alive(other.pid)
+        other.communicate(b"\n")
