@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from tqdm import tqdm
 
 import configs
 from pipelines import run_dir
+from pipelines.progress import Progress
 from pipelines.results import EvalResult
 from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.config import Config
 from vdm_lib.data import Split, load_split
-from vdm_lib.errors import ConfigError
+from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.evaluate import per_image_bpd, summarise
 from vdm_lib.model import VDM
 from vdm_lib.reference_protocol import NUM_BATCHES, per_batch_bpd, summarise_batches
@@ -54,7 +54,9 @@ def run(
     trained = [key for key in overrides if not key.startswith(_MAY_CHANGE)]
     if trained:
         raise ConfigError(f"eval cannot change {trained[0]} of a trained run, only {', '.join(_MAY_CHANGE)}")
-    config = configs.override(run_dir.read_config(workdir), overrides)
+    own = run_dir.read_config(workdir)
+    config = configs.override(own, overrides)
+    kind = _kind(own, config, split)
     if step == "all":
         with Checkpoints(workdir) as checkpoints:
             steps = checkpoints.steps()[::-1]
@@ -64,12 +66,16 @@ def run(
     train_split = load_split(data, "train")
     reports = []
     for wanted in steps:
-        report = None if force else _existing_report(workdir, wanted, config, images)
+        report = None if force else run_dir.read_eval_report(workdir, wanted, kind)
+        if report is not None and report.data_fingerprint != images.fingerprint:
+            raise CheckpointError(
+                f"step {wanted} was evaluated on other {split} images: give that data directory, or --force"
+            )
         if report is None:
             restored = restore_ema(workdir, config, wanted)
             run_dir.check_same_data(restored.metadata, train_split)
             report = _measure(config, restored.params, images, wanted)
-            run_dir.write_eval_report(workdir, report)
+            run_dir.write_eval_report(workdir, report, kind)
         reports.append(report)
     return EvalResult(workdir=workdir, reports=tuple(reports))
 
@@ -94,34 +100,33 @@ def run_reference(config: Config, source: str, workdir: str, data: str, *, split
     model = reference.read_model(source, expected)
     run_dir.open_run(workdir, config)
     report = _measure(config, model.ema_params, images, model.step)
-    run_dir.write_eval_report(workdir, report)
+    run_dir.write_eval_report(workdir, report, _kind(configs.load(config.name), config, split))
     return EvalResult(workdir=workdir, reports=(report,))
 
 
-def _existing_report(workdir: str, step: int, config: Config, images: Split) -> BpdReport | None:
-    """Return the report of a step if it was measured in the way asked for and on these images."""
-    report = run_dir.read_eval_report(workdir, step, images.name, config.eval.protocol)
-    if report is None:
-        return None
-    same = (
-        report.data_fingerprint == images.fingerprint
-        and report.timesteps == config.model.timesteps
-        and report.seed == config.eval.seed
-        and (report.protocol == "reference" or report.passes == config.eval.passes)
-    )
-    return report if same else None
+def _kind(own: Config, config: Config, split: str) -> str:
+    """Return what distinguishes a measurement from the run's own way, such as `-passes=16`; empty for that one."""
+    changed = {key: value for key, value in run_dir.differences(own, config).items() if key.startswith(_MAY_CHANGE)}
+    if config.eval.protocol == "every_image":
+        # It does not change the result.
+        changed.pop("eval.batch_size", None)
+    words = [f"-{key.split('.')[-1]}={value}" for key, value in changed.items()]
+    return "".join(words) + ("" if split == "test" else f"-{split}")
 
 
 def _measure(config: Config, params: Params, images: Split, step: int) -> BpdReport:
     mesh = make_mesh()
-    if config.eval.protocol == "reference":
-        with _progress(step, NUM_BATCHES, "batch") as bar:
-            batches = per_batch_bpd(config, config.eval, params, images, mesh, lambda _: bar.update())
-        return summarise_batches(batches, config, config.eval, images, step)
-    with _progress(step, config.eval.passes, "pass") as bar:
-        terms = per_image_bpd(config, config.eval, params, images, mesh, lambda _: bar.update())
-    return summarise(terms, config, config.eval, images, step)
+    reference_protocol = config.eval.protocol == "reference"
+    total, unit = (NUM_BATCHES, "batch") if reference_protocol else (config.eval.passes, "pass")
+    with Progress(f"eval {step}", total=total, unit=unit) as progress:
+        progress.say(f"{len(images.images):,} {images.name} images; the first batch compiles")
 
+        def on_unit(done: int) -> None:
+            progress.advance()
+            progress.report()
 
-def _progress(step: int, total: int, unit: str) -> tqdm:
-    return tqdm(total=total, unit=unit, desc=f"eval {step}", disable=None)
+        if reference_protocol:
+            batches = per_batch_bpd(config, config.eval, params, images, mesh, on_unit)
+            return summarise_batches(batches, config, config.eval, images, step)
+        terms = per_image_bpd(config, config.eval, params, images, mesh, on_unit)
+        return summarise(terms, config, config.eval, images, step)

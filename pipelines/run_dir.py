@@ -55,15 +55,23 @@ def check_config(workdir: str, config: Config) -> None:
       ConfigError: it belongs to another config; the message names the first key that differs.
       CheckpointError: its config.json cannot be read.
     """
-    if (epath.Path(workdir) / "config.json").exists():
-        old, new = (_flatten(json.loads(configs.to_json(each))) for each in (read_config(workdir), config))
-        for key in new:
-            free = key.startswith(_MAY_CHANGE) and not (key == "train.steps" and config.optim.lr_decay)
-            if not free and old.get(key) != new[key]:
-                raise ConfigError(
-                    f"{workdir} holds a run with {key}={old.get(key)!r}, asked for is {new[key]!r}: "
-                    "choose another --workdir or the config of that run"
-                )
+    if not (epath.Path(workdir) / "config.json").exists():
+        return
+    old = read_config(workdir)
+    for key, value in differences(old, config).items():
+        free = key.startswith(_MAY_CHANGE) and not (key == "train.steps" and config.optim.lr_decay)
+        if not free:
+            held = _flatten(json.loads(configs.to_json(old))).get(key)
+            raise ConfigError(
+                f"{workdir} holds a run with {key}={held!r}, asked for is {value!r}: "
+                "choose another --workdir or the config of that run"
+            )
+
+
+def differences(old: Config, new: Config) -> dict[str, Any]:
+    """Return dotted key -> new value of what differs between two configs."""
+    before, after = (_flatten(json.loads(configs.to_json(each))) for each in (old, new))
+    return {key: value for key, value in after.items() if before.get(key) != value}
 
 
 def open_run(workdir: str, config: Config) -> epath.Path:
@@ -96,32 +104,31 @@ def read_config(workdir: str) -> Config:
         raise CheckpointError(f"{path} is not the config of a run: {error}") from error
 
 
-def write_eval_report(workdir: str, report: BpdReport) -> None:
-    """Write eval/<step>.json; that the file exists is the mark that the step is evaluated."""
-    path = _eval_report_path(workdir, report.step, report.split, report.protocol)
+def write_eval_report(workdir: str, report: BpdReport, kind: str = "") -> None:
+    """Write eval/<step><kind>.json; that the file exists is the mark that the step is evaluated in this way."""
+    path = epath.Path(workdir) / "eval" / f"{report.step}{kind}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(asdict(report), indent=2) + "\n").encode())
 
 
-def read_eval_report(workdir: str, step: int, split: str = "test", protocol: str = "every_image") -> BpdReport | None:
+def read_eval_report(workdir: str, step: int, kind: str = "") -> BpdReport | None:
     """Return the report of a step, None if it was not evaluated in this way.
+
+    Args:
+      workdir: run directory.
+      step: step of the checkpoint.
+      kind: what distinguishes the measurement from the run's own way, empty for that one.
 
     Raises:
       CheckpointError: the file is not a report of this version.
     """
-    path = _eval_report_path(workdir, step, split, protocol)
+    path = epath.Path(workdir) / "eval" / f"{step}{kind}.json"
     if not path.exists():
         return None
     try:
         return BpdReport(**json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no report of this version ({error}): remove it and run vdm eval") from error
-
-
-def _eval_report_path(workdir: str, step: int, split: str, protocol: str) -> epath.Path:
-    """Return eval/<step>.json, the plain name for every test image, others with what they measure in the name."""
-    kind = "".join(f"-{word}" for word, usual in ((split, "test"), (protocol, "every_image")) if word != usual)
-    return epath.Path(workdir) / "eval" / f"{step}{kind}.json"
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

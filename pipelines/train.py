@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from pipelines import run_dir
+from pipelines.progress import Progress
 from pipelines.results import TrainResult
 from pipelines.stop import stop_on_signal
 from vdm_lib.checkpoints import Checkpoints
@@ -64,13 +65,15 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
         with (
             stop_on_signal() as stop,
             MetricsWriter(directory, from_step=first) as writer,
-            tqdm(total=config.train.steps, initial=first, unit="step", disable=None) as bar,
+            Progress(f"train {config.name}", total=config.train.steps, unit="step", done=first) as progress,
         ):
+            if first < config.train.steps:
+                progress.say(f"{num_params:,} parameters; the first step compiles, which can take minutes")
             for step in range(first, config.train.steps):
                 state, metrics = train_step(state, split.images[batches.indices_at(step)])
                 pending.append(metrics)
                 done = step + 1
-                bar.update()
+                progress.advance()
                 last = done == config.train.steps or stop.requested
                 saving = done % config.train.checkpoint_every == 0 or last
                 if done % config.train.log_every == 0 or saving:
@@ -79,7 +82,7 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
                     seconds = time.monotonic() - interval_started
                     last_row = mean_metrics(rows) | {"steps_per_s": len(rows) / seconds}
                     writer.write(done, last_row)
-                    bar.set_postfix_str(f"bpd={last_row['bpd']:.3f}", refresh=False)
+                    progress.report(f"training bpd {last_row['bpd']:.3f}", f"{last_row['steps_per_s']:.3g} steps/s")
                     pending = []
                     if saving:
                         checkpoints.save(state, metadata)

@@ -70,7 +70,7 @@ def test_a_run_is_evaluated_in_other_ways(run, digits_dir, capsys):
     report = json.loads(capsys.readouterr().out)["reports"][0]
     assert (report["protocol"], report["num_images"], report["timesteps"]) == ("reference", 3200, 5)
     assert np.isfinite(report["bpd"])
-    assert (run / "eval" / "6-reference.json").exists()
+    assert (run / "eval" / "6-timesteps=5-protocol=reference-batch_size=32.json").exists()
 
 
 @pytest.mark.parametrize(

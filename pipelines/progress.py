@@ -1,0 +1,46 @@
+"""How far a job is: a bar on a terminal, one line at intervals elsewhere; both on stderr."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """Counts the units of a job; use as a context manager."""
+
+    def __init__(self, what: str, *, total: int, unit: str, done: int = 0) -> None:
+        """Start at `done` of `total` units."""
+        self._terminal = sys.stderr.isatty()
+        self._what, self._total, self._unit, self._done = what, total, unit, done
+        self._started, self._first = time.monotonic(), done
+        self._reported = -_SECONDS_BETWEEN_LINES
+        self._bar = tqdm(total=total, initial=done, unit=unit, desc=what, disable=not self._terminal)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def say(self, text: str) -> None:
+        """Print a line without disturbing the bar."""
+        tqdm.write(f"{self._what}: {text}", file=sys.stderr)
+
+    def advance(self) -> None:
+        """Count one unit."""
+        self._done += 1
+        self._bar.update()
+
+    def report(self, *facts: str) -> None:
+        """Show what there is to know at this point: beside the bar, or as a line with the time left."""
+        now = time.monotonic()
+        if self._terminal:
+            self._bar.set_postfix_str(", ".join(facts), refresh=False)
+        elif now - self._reported >= _SECONDS_BETWEEN_LINES or self._done == self._total:
+            self._reported = now
+            left = (now - self._started) / max(self._done - self._first, 1) * (self._total - self._done)
+            count = f"{self._unit} {self._done:,} of {self._total:,}"
+            self.say(", ".join((count, *facts, f"{tqdm.format_interval(left)} left")))
