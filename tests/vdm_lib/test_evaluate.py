@@ -81,8 +81,8 @@ def test_the_monte_carlo_error_of_a_known_answer(passes):
         total = 20.0 * times**2 + images + rng.normal(0.0, 0.5, times.shape)
         means.append(total.mean())
         variances.append(monte_carlo_variance(total, times))
-    expected = 0.25 / (num_images * passes)
-    # 400 draws of a variance: a relative deviation of 7 %, here four of them; the groups' width adds 4 % at K = 2.
+    expected = (0.25 / num_images + (20.0 / num_images) ** 2 / 12.0) / passes
+    # A variance from 400 draws has a relative deviation of 7 %: four of them. The groups' width adds a few per cent.
     assert np.var(means) == pytest.approx(expected, rel=0.28)
     assert np.mean(variances) == pytest.approx(expected, rel=0.1)
 
