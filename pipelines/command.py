@@ -6,6 +6,7 @@ here, so that `vdm --help` answers at once.
 
 import argparse
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -25,21 +26,25 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vdm",
         description="Variational diffusion models: data, training, bits per dimension, samples, export.",
+        epilog="`vdm COMMAND --help` shows the options and an example.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('vdm-pipeline')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
 
-    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    def add(name: str, summary: str, *examples: str, usage: str | None = None) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=summary,
             description=summary,
-            epilog=f"example:\n  {example}",
+            usage=usage,
+            epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
         return command
 
-    prepare = add("prepare", "write a data set as sharded TFRecords", "vdm prepare digits --out data/digits")
+    prepare = add("prepare", "write a data set as sharded TFRecords", "vdm prepare digits --out data/digits",
+                  "vdm prepare cifar10 --source cifar-10-batches-bin --out data/cifar10")  # fmt: skip
     prepare.add_argument("dataset", help="digits (embedded), cifar10, imagenet32, imagenet64 or images")
     prepare.add_argument("--source", type=_path, help="folder or archive, local or gs://; cifar10: also tfds")
     prepare.add_argument("--size", type=int, help="images: height and width to make")
@@ -51,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--runner", help="Beam runner (default: FnApiRunner); flags not named here go to Beam")
 
     train = add("train", "train a config, going on from what the workdir holds",
-                "vdm train cifar10 model.n_layer=2 --data data/cifar10 --workdir runs/a")  # fmt: skip
+                "vdm train cifar10 model.n_layer=2 --data data/cifar10 --workdir runs/a",
+                usage="vdm train CONFIG [key=value ...] --data DATA --workdir WORKDIR [--json]\n"
+                      "       vdm train CONFIG [key=value ...] --print-config [--json]")  # fmt: skip
     train.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     train.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100")
     train.add_argument("--data", type=_path, help="data directory made by vdm prepare")
@@ -59,7 +66,12 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--print-config", action="store_true", help="print the config as JSON and do nothing")
 
     evaluate = add("eval", "measure bits per dimension with its error",
-                   "vdm eval --workdir runs/a --data data/cifar10")  # fmt: skip
+                   "vdm eval --workdir runs/a --data data/cifar10",
+                   "vdm eval eval.passes=16 --workdir runs/a --data data/cifar10 --step all",
+                   "vdm eval cifar10 --checkpoint checkpoints-0 --workdir runs/published --data data/cifar10",
+                   usage="vdm eval [key=value ...] --workdir WORKDIR --data DATA [--step STEP] [--force] [--json]\n"
+                         "       vdm eval CONFIG [key=value ...] --checkpoint SRC --workdir WORKDIR --data DATA "
+                         "[--json]")  # fmt: skip
     evaluate.add_argument("words", nargs="*", metavar="CONFIG | key=value",
                           help="eval.* or model.timesteps of the run, e.g. eval.passes=16; "
                                "with --checkpoint first the config")  # fmt: skip
@@ -78,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--steps", type=int, default=250, help="steps of the sampler (default 250)")
     sample.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (default 0)")
     sample.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
-    sample.add_argument("--out", type=_path, required=True, help="PNG to write")
+    sample.add_argument("--out", type=_path, required=True, metavar="FILE.png", help="picture to write")
 
     export = add("export", "write a verified bundle that works without this project",
                  "vdm export --workdir runs/a --out bundles/a")  # fmt: skip
@@ -87,7 +99,10 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=_path, required=True, help="bundle directory to make")
 
     import_ = add("import", "a checkpoint of google-research/vdm to a run directory",
-                  "vdm import checkpoints-0 runs/published cifar10")  # fmt: skip
+                  "vdm import checkpoints-0 runs/published cifar10",
+                  "vdm import --reverse runs/a checkpoints-0",
+                  usage="vdm import SRC DST [CONFIG [key=value ...]] [--json]\n"
+                        "       vdm import --reverse SRC DST [--step STEP] [--json]")  # fmt: skip
     import_.add_argument("source", type=_path, metavar="SRC", help="checkpoints-0, or one in it: checkpoints-0/ckpt-2")
     import_.add_argument("destination", type=_path, metavar="DST", help="run directory to make")
     import_.add_argument("words", nargs="*", metavar="CONFIG key=value",
@@ -95,7 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
     import_.add_argument("--reverse", action="store_true", help="SRC is a run, DST a checkpoints-0 to make")
     import_.add_argument("--step", type=int, help="with --reverse: step of the checkpoint (default: the newest)")
 
-    info = add("info", "print the parameters of a config", "vdm info cifar10 model.n_layer=2")
+    info = add("info", "print the parameters of a config", "vdm info cifar10 model.n_layer=2",
+               usage="vdm info CONFIG [key=value ...] [--json]")  # fmt: skip
     info.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     info.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config")
 
@@ -115,7 +131,8 @@ def _prepare(args: argparse.Namespace, beam_flags: list[str]) -> Any:
 def _train(args: argparse.Namespace) -> Any:
     config = configs.load(args.config, configs.parse_overrides(args.overrides))
     if args.print_config:
-        print(configs.to_json(config), end="")
+        text = configs.to_json(config)
+        print(json.dumps(json.loads(text)) if args.json else text.rstrip("\n"))
         return None
     if args.data is None or args.workdir is None:
         raise ConfigError("train needs --data and --workdir")
@@ -194,19 +211,12 @@ def _path(text: str) -> str:
     return text
 
 
-def describe(result: Any) -> str:
-    """Return the lines for a person: the measurements of an evaluation, the fields of any other result."""
-    fields = asdict(result)
-    if "parameters" in fields:
-        fields["parameters"] = "".join(f"\n  {path} {leaf.shape}" for path, leaf in result.parameters.items())
-    if "reports" in fields:
-        return "\n".join(f"step {report.step}: {report}" for report in result.reports) or "nothing to do"
-    return "\n".join(f"{name.replace('_', ' ')}: {value}" for name, value in fields.items() if value is not None)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code; errors are one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv:
+        build_parser().print_help(sys.stderr)
+        return EXIT_USAGE
     beam_flags: list[str] = []
     if argv[:1] == ["prepare"] and "--" in argv:
         cut = argv.index("--")
@@ -232,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case _:
                 result = _job("verify")(args.bundle)
         if result is not None:
-            print(json.dumps(asdict(result)) if args.json else describe(result), flush=True)
+            print(json.dumps(asdict(result)) if args.json else result, flush=True)
     except BrokenPipeError:
         # Whoever read the output has gone; the interpreter would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,10 @@
-"""What the jobs return: plain values that a flow can read without loading jax, Beam or TensorFlow."""
+"""What the jobs return: plain values that a flow can read without loading jax, Beam or TensorFlow.
 
+`str` of a result is what the command prints for people; the fields are what `--json` prints for programs.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vdm_lib.report import BpdReport
@@ -27,6 +32,16 @@ class PrepareResult:
     seconds: float
     images_per_s: float
 
+    def __str__(self) -> str:
+        """Return the data set, its files and the time, then images and fingerprint of each split."""
+        total = sum(self.splits.values())
+        rows = [("split", "images", "fingerprint")]
+        rows += [(name, f"{count:,}", self.fingerprints[name][:_DIGITS]) for name, count in self.splits.items()]
+        return (
+            f"{self.name} in {self.data_dir}: {total:,} images in {self.num_shards:,} files, "
+            f"{_duration(self.seconds)} ({_rounded(self.images_per_s)} images/s)\n{_columns(rows, right=(1,))}"
+        )
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -50,6 +65,27 @@ class TrainResult:
     steps_per_s: float | None
     seconds: float
 
+    def __str__(self) -> str:
+        """Return how far the run is, then its size, speed and training bpd."""
+        if self.bpd is None or self.steps_per_s is None:
+            return f"{self.workdir} is already at step {self.step:,}, nothing to do"
+        if self.stopped:
+            head = (
+                f"stopped on request at step {self.step:,}, the state is in {self.workdir}: "
+                "the same command goes on from it"
+            )
+        else:
+            head = f"trained to step {self.step:,} in {self.workdir}"
+        return _columns(
+            [
+                (head,),
+                ("parameters", f"{self.num_params:,}"),
+                ("speed (last interval)", f"{_rounded(self.steps_per_s)} steps/s"),
+                ("time of this call", _duration(self.seconds)),
+                ("training bpd (with dropout, last interval)", f"{self.bpd:.3f} bits/dim"),
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class EvalResult:
@@ -57,6 +93,12 @@ class EvalResult:
 
     workdir: str
     reports: tuple[BpdReport, ...]
+
+    def __str__(self) -> str:
+        """Return one line for each report, the oldest step first."""
+        if not self.reports:
+            return f"{self.workdir} holds no checkpoint yet, nothing to measure"
+        return "\n".join(f"step {report.step:,}: {report}" for report in sorted(self.reports, key=lambda r: r.step))
 
 
 @dataclass(frozen=True)
@@ -67,6 +109,12 @@ class SampleResult:
     num_images: int
     num_steps: int
     step: int
+
+    def __str__(self) -> str:
+        """Return one line."""
+        return (
+            f"{self.num_images:,} images of step {self.step:,}, {self.num_steps:,} sampling steps each: {self.picture}"
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +139,19 @@ class ExportResult:
     bpd: float | None
     bpd_stderr: float | None
 
+    def __str__(self) -> str:
+        """Return what the bundle holds, its bpd with the error, and the differences that were measured."""
+        return _columns(
+            [
+                (f"bundle {self.bundle}: written, loaded in a fresh process and compared with the model",),
+                ("checkpoint", f"step {self.step:,}"),
+                ("parameters", f"{self.num_params:,}"),
+                ("size", _megabytes(self.num_bytes)),
+                ("bpd", _with_error(self.bpd, self.bpd_stderr)),
+                *_differences(self.max_difference),
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class VerifyResult:
@@ -105,6 +166,11 @@ class VerifyResult:
     bundle: str
     num_files: int
     max_difference: dict[str, float]
+
+    def __str__(self) -> str:
+        """Return that the bundle is as it was written, and the differences that were measured."""
+        head = f"bundle {self.bundle}: verified, the checksums of {self.num_files:,} files are right"
+        return _columns([(head,), *_differences(self.max_difference)])
 
 
 @dataclass(frozen=True)
@@ -122,6 +188,13 @@ class ImportResult:
     destination: str
     step: int
     num_params: int
+
+    def __str__(self) -> str:
+        """Return what was written where."""
+        return (
+            f"{self.destination}: {self.config} at step {self.step:,}, {self.num_params:,} parameters with their "
+            "average and the optimiser's state"
+        )
 
 
 @dataclass(frozen=True)
@@ -151,3 +224,75 @@ class InfoResult:
     checkpoint_bytes: int
     dims_per_image: int
     parameters: dict[str, LeafInfo]
+
+    def __str__(self) -> str:
+        """Return the sizes, one line for each array, and the total again below them."""
+        sizes = [
+            ("config", self.config),
+            ("parameters", f"{self.total:,} in {self.num_leaves:,} arrays"),
+            ("checkpoint", f"{_megabytes(self.checkpoint_bytes)} (parameters, average and both moments)"),
+            ("one image", f"{self.dims_per_image:,} dimensions"),
+        ]
+        rows = [("array", "shape", "parameters")]
+        for path, leaf in self.parameters.items():
+            rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", f"{math.prod(leaf.shape):,}"))
+        rows.append(("total", "", f"{self.total:,}"))
+        return f"{_columns(sizes)}\n\n{_columns(rows, right=(2,))}"
+
+
+# Of a fingerprint's 64 digits, those that people compare by eye.
+_DIGITS = 12
+
+
+def _columns(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Return the rows with their cells below each other; a row of one cell is a line of its own."""
+    rows = list(rows)
+    table = [row for row in rows if len(row) > 1]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    lines = []
+    for row in rows:
+        if len(row) == 1:
+            lines.append(row[0])
+            continue
+        cells = [
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _differences(max_difference: dict[str, float]) -> list[tuple[str, str]]:
+    """Return one row for each exported function: how far it is from the model."""
+    # bundle_check counts levels of a sampler that differ, and takes relative differences of all others.
+    return [
+        (
+            f"difference of {name}",
+            (f"{value:.1e}" if value else "0") + (" of the values" if name.startswith("sampler") else " relative"),
+        )
+        for name, value in sorted(max_difference.items())
+    ]
+
+
+def _with_error(bpd: float | None, stderr: float | None) -> str:
+    if bpd is None or stderr is None:
+        return "not measured"
+    digits = max(2, 1 - math.floor(math.log10(stderr))) if stderr > 0 else 4
+    return f"{bpd:.{digits}f} ± {stderr:.{digits}f} bits/dim (Monte Carlo standard error)"
+
+
+def _rounded(value: float) -> str:
+    """Return three digits, or whole numbers from 100 on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {seconds} s"

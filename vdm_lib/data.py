@@ -91,10 +91,8 @@ def _check_part(number: int, part: _Part, manifest: Manifest, split: SplitInfo, 
         raise RecordError(f"record {number} has shape {images.shape[1:]}, the manifest says {manifest.image_shape}")
     before = np.concatenate(([previous], indices[:-1]))
     end = split.num_images + split.num_rejected
-    if split.num_rejected:  # the indices of rejected images are missing
-        wrong = (indices <= before) | (indices >= end)
-    else:
-        wrong = indices != before + 1
+    # Where images were rejected, their indices are missing.
+    wrong = (indices <= before) | (indices >= end) if split.num_rejected else indices != before + 1
     if wrong.any():
         at = int(wrong.argmax())
         raise RecordError(f"record {number + at} has index {indices[at]} after {before[at]}, of {end}")

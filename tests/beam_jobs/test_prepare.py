@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import io
 import json
 import os
 import signal
@@ -7,35 +8,47 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from etils import epath
 
-import beam_jobs.shards
-from beam_jobs.prepare import prepare
-from beam_jobs.shards import MARKER_NAME, Block, commit, encode_chunk, fault_of, make_plan, write_shard
-from beam_jobs.sources import Digits
+from beam_jobs.commit import commit
+from beam_jobs.plan import make_plan, tasks_of
+from beam_jobs.prepare import MARKER_NAME, prepare
+from beam_jobs.shards import fault_of, write_shard
+from beam_jobs.sources.base import Unreadable
+from beam_jobs.sources.digits import Digits
+from beam_jobs.summary import no_summary
 from pipelines.prepare import run
+from tests.shared import shared_path
 from vdm_lib.data import load_split
 from vdm_lib.errors import DataError
 from vdm_lib.records import Record, read_manifest, read_records
 
-SHARED = Path(os.environ.get("VDM_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+BESIDE_THE_SHARDS = {
+    "manifest.json",
+    "stats.json",
+    "index.html",
+    "dataset_info.json",
+    "features.json",
+    "label.labels.txt",
+}
 
 
 @dataclass(frozen=True)
 class Toy:
     """Images of one pixel; `bad` replaces the record of one index of the train split."""
 
-    bad: Record | None = None
+    bad: Record | Unreadable | None = None
     name: str = "toy"
     image_shape: tuple[int, int, int] = (1, 1, 1)
     num_levels: int = 17
     num_classes: int = 10
     class_names: tuple[str, ...] = tuple("0123456789")
     description: str = "made up"
+    data_version: str = "first"
     splits: dict[str, int] = field(default_factory=lambda: {"train": 25, "test": 5})
 
     def read(self, split: str, start: int, stop: int) -> Iterator[Record]:
@@ -69,7 +82,7 @@ def test_digits_are_read_back_as_they_were(digits_dir):
 def test_manifest_tells_the_truth_about_the_files(digits_dir):
     manifest = read_manifest(digits_dir)
     assert (manifest.name, manifest.image_shape, manifest.num_classes) == ("digits", (8, 8, 1), 10)
-    names = {"manifest.json"}
+    names = set(BESIDE_THE_SHARDS)
     for split in manifest.splits.values():
         assert len(split.shards) == 3
         assert sum(shard.num_images for shard in split.shards) == split.num_images
@@ -109,13 +122,12 @@ def test_the_fingerprint_does_not_depend_on_the_number_of_shards(digits_dir, tmp
         assert other.splits[name].fingerprint == split.fingerprint
 
 
-def test_shards_are_written_alike_whatever_order_blocks_and_shards_come_in(digits_dir, tmp_path):
+def test_shards_are_written_alike_in_any_order_and_twice(digits_dir, tmp_path):
     plan = make_plan(Digits(), os.fspath(tmp_path), num_shards=3)
-    blocks: dict[tuple[str, int], list[Block]] = {}
-    for chunk in reversed(beam_jobs.shards.chunks_of(plan)):
-        for key, block in encode_chunk(plan, chunk):
-            blocks.setdefault(key, []).append(block)
-    commit(plan, [write_shard(plan, key, blocks[key]) for key in sorted(blocks, reverse=True)])
+    parts = []
+    for task in [*reversed(tasks_of(plan)), tasks_of(plan)[0]]:
+        parts.append((task.split, no_summary(plan).add(write_shard(plan, task))))
+    commit(plan, parts)
     assert contents(tmp_path) == contents(digits_dir)
 
 
@@ -172,7 +184,7 @@ def test_a_source_that_cannot_be_read(tmp_path):
         def read(self, split, start, stop):
             raise OSError(errno.EIO, "Input/output error", "source.bin")
 
-    with pytest.raises(DataError, match=r"toy: test cannot be read: .*source\.bin.* \(2 problems in all\)"):
+    with pytest.raises(DataError, match=r"toy: test .*Input/output error.*source\.bin.* \(4 problems in all\)"):
         prepare(Broken(), tmp_path)
     assert not contents(tmp_path)
     assert tmp_path.exists()
@@ -180,15 +192,16 @@ def test_a_source_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("victim", ["train-00001-of-00002.tfrecord", "manifest.json", MARKER_NAME])
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, victim):
-    write_bytes = Path.write_bytes
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device", victim)
 
-    def full(self, data):
-        if self.name.startswith(victim):
-            write_bytes(self, data[:3])
-            raise OSError(errno.ENOSPC, "No space left on device", os.fspath(self))
-        return write_bytes(self, data)
+    opened = type(epath.Path(tmp_path)).open
 
-    monkeypatch.setattr("etils.epath.gpath._GPath.write_bytes", full)
+    def open_full(self, mode="r", **arguments):
+        return Full() if self.name.startswith(victim) and "w" in mode else opened(self, mode, **arguments)
+
+    monkeypatch.setattr("etils.epath.gpath._GPath.open", open_full)
     with pytest.raises(DataError, match="No space left on device") as error:
         prepare(Toy(), tmp_path / "out", num_shards=2)
     assert len(str(error.value).splitlines()) == 1
@@ -222,23 +235,25 @@ def test_foreign_files_are_refused_and_kept(tmp_path, marker):
 
 
 KILLED_JOB = """
-import sys, threading
+import contextlib, sys, threading
 import beam_jobs.shards as shards
 from beam_jobs.prepare import prepare
-from beam_jobs.sources import Digits
+from beam_jobs.sources.digits import Digits
 
-write = shards.write_atomically
+opened = shards.open_atomically
 count = 0
 
-def hang_at_third(path, data):
+@contextlib.contextmanager
+def hang_at_third(path):
     global count
     count += 1
     if count == 3:
-        (path.parent / (path.name + ".tmp-0123abcd")).write_bytes(data[:100])
+        (path.parent / (path.name + ".tmp-0123abcd")).write_bytes(b"half a shard")
         threading.Event().wait()
-    write(path, data)
+    with opened(path) as stream:
+        yield stream
 
-shards.write_atomically = hang_at_third
+shards.open_atomically = hang_at_third
 prepare(Digits(), sys.argv[1], num_shards=3)
 """
 
@@ -262,15 +277,37 @@ def test_a_killed_job_looks_incomplete_and_a_second_run_completes_it(digits_dir,
 
 def test_a_shard_that_vanishes_before_the_commit_is_a_problem(tmp_path):
     plan = make_plan(Toy(), os.fspath(tmp_path), num_shards=1)
-    written = []
-    for chunk in beam_jobs.shards.chunks_of(plan):
-        for key, block in encode_chunk(plan, chunk):
-            written.append(write_shard(plan, key, [block]))
+    parts = [(task.split, no_summary(plan).add(write_shard(plan, task))) for task in tasks_of(plan)]
     (tmp_path / "train-00000-of-00001.tfrecord").unlink()
-    assert commit(plan, written) == "problems.json"
+    assert commit(plan, parts) == "problems.json"
     (problem,) = json.loads((tmp_path / "problems.json").read_text())
     assert "was changed by another program" in problem["message"]
-    assert commit(replace(plan), written[1:]) == "problems.json"
+    assert commit(plan, parts[1:]) == "problems.json"
+
+
+def test_bad_images_are_rejected_up_to_the_number_allowed(tmp_path):
+    bad = Toy(bad=Unreadable(17, "a/17.png: no image"))
+    manifest = prepare(bad, tmp_path / "out", num_shards=2, max_bad=1)
+    (line,) = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"source": "toy", "split": "train", "index": 17, "reason": "a/17.png: no image"}
+    assert (manifest.splits["train"].num_images, manifest.splits["train"].num_rejected) == (24, 1)
+    loaded = load_split(tmp_path / "out", "train")
+    assert loaded.labels.tolist() == [index % 10 for index in range(25) if index != 17]
+    with pytest.raises(DataError, match=r"toy: train image 17: a/17\.png: no image"):
+        prepare(bad, tmp_path / "none", max_bad=0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_duplicates_are_counted_and_refused_on_request(tmp_path):
+    prepare(Toy(), tmp_path / "out")
+    statistics = json.loads((tmp_path / "out" / "stats.json").read_text())
+    # The pixel is the index modulo 17: eight of 25 come again, and the five of test are all in train.
+    assert statistics["splits"]["train"]["duplicates"] == 8
+    assert statistics["splits"]["test"]["duplicates"] == 0
+    assert statistics["train_and_test"]["test_images_in_train"] == 5
+    with pytest.raises(DataError, match=r"train image 17 has the pixels of train image 0 \(13 duplicates in all\)"):
+        prepare(Toy(), tmp_path / "none", fail_on_duplicates=True)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
@@ -303,11 +340,7 @@ print(json.dumps({
 
 
 def test_the_real_cifar10(tmp_path):
-    unpack = SHARED / "data" / "cifar10" / "unpack.py"
-    if not unpack.exists():
-        reason = f"{unpack} is absent; VDM_SHARED names the folder that holds data/cifar10"
-        assert os.environ.get("CI") != "true", reason
-        pytest.skip(reason)
+    unpack = shared_path("data", "cifar10", "unpack.py")
     source, out = tmp_path / "source", tmp_path / "out"
     subprocess.run([sys.executable, unpack, source], check=True, capture_output=True)
     # Another process: there the library's calls are not type-checked, which makes it several times faster.
@@ -318,3 +351,8 @@ def test_the_real_cifar10(tmp_path):
     np.testing.assert_allclose(splits["train"]["means"], [0.4914, 0.4822, 0.4465], atol=5e-5)
     assert splits["train"]["counts"] == [5_000] * 10
     assert splits["test"]["counts"] == [1_000] * 10
+    statistics = json.loads((out / "stats.json").read_text())["splits"]["train"]
+    np.testing.assert_allclose(statistics["mean"], [0.4914, 0.4822, 0.4465], atol=5e-5)
+    np.testing.assert_allclose(statistics["std"], [0.2470, 0.2435, 0.2616], atol=5e-5)
+    assert statistics["class_counts"] == [5_000] * 10
+    assert (statistics["min_level"], statistics["max_level"]) == ([0] * 3, [255] * 3)

@@ -7,7 +7,9 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from beam_jobs.sources import CIFAR10_URL, Cifar10, Digits, open_source
+from beam_jobs.sources import open_source
+from beam_jobs.sources.cifar10 import CIFAR10_URL, Cifar10
+from beam_jobs.sources.digits import Digits
 from vdm_lib.errors import DataError
 
 FILES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
@@ -78,7 +80,7 @@ def test_cifar10_file_that_shrinks_while_it_is_read(tmp_path):
 
 
 def test_cifar10_missing_and_wrong_files(tmp_path):
-    with pytest.raises(DataError, match=r"has no data_batch_1\.bin: give the unpacked folder of https"):
+    with pytest.raises(DataError, match=r"has no data_batch_1\.bin: give cifar-10-batches-bin"):
         open_source("cifar10", os.fspath(tmp_path))
     for name in FILES:
         (tmp_path / name).write_bytes(b"")
@@ -113,7 +115,7 @@ def test_tfds_without_a_network_says_what_to_do(monkeypatch):
         raise ConnectionError(url)
 
     monkeypatch.setattr(tfds.download, "DownloadManager", lambda **_: type("M", (), {"download_and_extract": fail})())
-    with pytest.raises(DataError, match=r"\(ConnectionError\): download and unpack it yourself"):
+    with pytest.raises(DataError, match=r"\(ConnectionError\): download it yourself"):
         open_source("cifar10", "tfds")
 
 
@@ -126,8 +128,13 @@ def test_sources_pickle(cifar):
 @pytest.mark.parametrize(
     ("dataset", "source", "message"),
     [
-        ("cifar", None, "unknown data set 'cifar', known are cifar10, digits: did you mean 'cifar10'?"),
-        ("xyz", None, "unknown data set 'xyz', known are cifar10, digits"),
+        (
+            "cifar",
+            None,
+            "unknown data set 'cifar', known are cifar10, digits, images, imagenet32, imagenet64: "
+            "did you mean 'cifar10'?",
+        ),
+        ("xyz", None, "unknown data set 'xyz', known are cifar10, digits, images, imagenet32, imagenet64"),
         ("cifar10", None, "cifar10 needs --source"),
         ("digits", "somewhere", "takes no --source"),
     ],

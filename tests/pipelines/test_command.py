@@ -1,10 +1,15 @@
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
+import configs
 from pipelines import command
+
+NAMES = ("prepare", "train", "eval", "sample", "export", "import", "info", "verify")
 
 
 def test_help_loads_nothing_heavy():
@@ -16,12 +21,39 @@ def test_help_loads_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["prepare", "train", "eval", "sample", "export", "verify"])
+@pytest.mark.parametrize("name", list(NAMES))
 def test_every_subcommand_has_help_with_an_example(name, capsys):
     with pytest.raises(SystemExit) as stop:
         command.main([name, "--help"])
     assert stop.value.code == 0
-    assert f"example:\n  vdm {name} " in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert re.search(rf"^examples?:\n  vdm {name} ", text, re.MULTILINE)
+    # Words that may be left out stand in brackets.
+    usage = text.partition("\n\n")[0]
+    assert "key=value" not in usage or "[key=value ...]" in usage
+
+
+def test_the_examples_of_the_help_can_be_parsed():
+    parser = command.build_parser()
+    commands = next(action for action in parser._actions if action.dest == "command").choices
+    for name in NAMES:
+        examples = [line.split() for line in commands[name].epilog.splitlines()[1:]]
+        assert [command._parse(words[1:]).command for words in examples] == [name] * len(examples)
+
+
+def test_no_arguments_print_the_help_with_every_command(capsys):
+    assert command.main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for name in NAMES:
+        assert f"\n    {name} " in captured.err
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"vdm {importlib.metadata.version('vdm-pipeline')}\n"
 
 
 @pytest.mark.parametrize(
@@ -49,3 +81,9 @@ def test_an_error_is_one_line_and_an_exit_code(words, code, message, capsys, tmp
 def test_print_config_is_json_and_needs_no_data(capsys):
     assert command.main(["train", "cifar10", "model.n_layer=2", "--print-config"]) == 0
     assert json.loads(capsys.readouterr().out)["model"]["n_layer"] == 2
+
+
+def test_print_config_with_json_is_one_line_of_the_same_config(capsys):
+    assert command.main(["train", "cifar10", "model.n_layer=2", "--print-config", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert configs.from_json(line, "stdout") == configs.load("cifar10", {"model.n_layer": 2})

@@ -31,4 +31,7 @@ def test_the_parameters_are_the_original_s(name, total, capsys):
 
 def test_a_value_changes_what_is_printed(capsys):
     assert command.main(["info", "cifar10", "model.n_embd=32", "model.n_layer=2"]) == 0
-    assert "total: 223557" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "parameters  223,557 in 91 arrays"
+    assert lines[2].startswith("checkpoint  3.6 MB")
+    assert lines[-1].split() == ["total", "223,557"]

@@ -19,7 +19,7 @@ def normal(seed, shape=SHAPE):
 def test_alpha_and_sigma(gamma):
     alpha, sigma = diffusion.alpha(jnp.asarray(gamma)), diffusion.sigma(jnp.asarray(gamma))
     np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, rtol=1e-6)
-    # 1 - sigmoid(gamma) is a multiple of 2^-24, the last bit below 1: alpha^2 has that absolute error, as in the original.
+    # 1 - sigmoid(gamma) is a multiple of 2^-24, the last bit below 1: alpha^2 has that error, as in the original.
     np.testing.assert_allclose(alpha**2, 1.0 / (1.0 + np.exp(gamma)), rtol=1e-6, atol=2.0**-24)
     np.testing.assert_allclose(sigma**2, 1.0 / (1.0 + np.exp(-gamma)), rtol=1e-6)
 

@@ -201,7 +201,7 @@ def test_a_missing_manifest_says_what_to_do(tmp_path):
             read_manifest(place)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema_version": 1}', '{"splits": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema_version": 2}', '{"splits": {}}'])
 def test_a_damaged_manifest_is_a_data_error(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(DataError, match="is damaged"):
@@ -211,6 +211,6 @@ def test_a_damaged_manifest_is_a_data_error(tmp_path, text):
 def test_another_schema_version_is_a_data_error(tmp_path):
     write_manifest(tmp_path, MANIFEST)
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
-    with pytest.raises(DataError, match="schema version 2, this program reads 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    with pytest.raises(DataError, match="schema version 1, this program reads 2"):
         read_manifest(tmp_path)
