@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from etils import epath
 
 from pipelines import run_dir
 from pipelines.results import SampleResult
@@ -19,12 +20,16 @@ def run(
 
     Raises:
       CheckpointError: no such checkpoint.
-      ConfigError: num or steps below 1, or a number that is too large.
+      ConfigError: num or steps below 1, a number that is too large, or a name that does not end in .png.
       OSError: the picture cannot be written.
     """
     for name, value, smallest in (("num", num, 1), ("steps", steps, 1), ("seed", seed, 0)):
         if not smallest <= value < 2**31:
             raise ConfigError(f"{name} must lie in {smallest}..2^31-1, got {value}")
+    if not out.endswith(".png"):
+        raise ConfigError(f"--out is a PNG file, name.png, got {out!r}")
+    # Before the sampling, which may take hours.
+    epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
     config = run_dir.read_config(workdir)
     restored = restore_ema(workdir, config, step)
     model = VDM.from_config(config)

@@ -162,7 +162,7 @@ class TrainConfig:
         """Raise ValueError for counts below one."""
         for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
             if not 1 <= getattr(self, name) <= _LARGEST_COUNT:
-                raise ValueError(f"{name} must lie in 1..2^31-1, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be at least 1 and below 2^31, got {getattr(self, name)}")
         if self.batch_size > _LARGEST_BATCH:
             raise ValueError(f"batch_size must be at most {_LARGEST_BATCH}, got {self.batch_size}")
         if not 0 <= self.seed < 2**32:
@@ -185,7 +185,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for counts below one."""
         if not 2 <= self.passes <= 1_000_000:
-            raise ValueError(f"passes must lie in 2..1000000 (one alone has no error), got {self.passes}")
+            raise ValueError(f"passes must be at least 2 (one has no error), at most 1000000, got {self.passes}")
         if not 1 <= self.batch_size <= _LARGEST_BATCH:
             raise ValueError(f"batch_size must lie in 1..{_LARGEST_BATCH}, got {self.batch_size}")
         if not 0 <= self.seed < 2**32:
