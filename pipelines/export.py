@@ -1,9 +1,11 @@
 """The job `vdm export`: a checkpoint to a bundle of files that work without this project."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import configs
+from pipelines.place import check_new_directory
 from pipelines.results import ExportResult
 from pipelines.run_dir import provenance, read_config, read_eval_report
 from vdm_lib.export import write_bundle
@@ -21,13 +23,21 @@ def run(workdir: str, out: str, *, step: int | None = None) -> ExportResult:
 
     Raises:
         CheckpointError: no such checkpoint, or a damaged one.
-        ConfigError: `out` is there already or is not local.
+        ConfigError: `out` is there already, is not local or cannot be written.
         VdmError: the bundle cannot be written or is not verified; nothing is left behind.
     """
+    check_new_directory(out)
     config = read_config(workdir)
     restored = restore_ema(workdir, config, step)
     report = read_eval_report(workdir, restored.step)
     measured = None if report is None else asdict(report)
+    if report is None:
+        print(
+            f"vdm export: the bundle will have no bpd, step {restored.step} was not measured: first run "
+            f"`vdm eval --workdir {workdir} --data DATA --step {restored.step}`",
+            file=sys.stderr,
+            flush=True,
+        )
     origin = {**provenance(), "step": restored.step, "data_fingerprints": restored.metadata["data_fingerprints"]}
     differences = write_bundle(
         out,

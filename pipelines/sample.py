@@ -5,6 +5,7 @@ import numpy as np
 from etils import epath
 
 from pipelines import run_dir
+from pipelines.place import check_picture
 from pipelines.results import SampleResult
 from vdm_lib.errors import ConfigError
 from vdm_lib.images import grid, write_png
@@ -20,20 +21,19 @@ def run(
 
     Raises:
       CheckpointError: no such checkpoint.
-      ConfigError: num or steps below 1, a number that is too large, or a name that does not end in .png.
+      ConfigError: num or steps below 1, a number that is too large, or a place where no PNG can be written.
       OSError: the picture cannot be written.
     """
     for name, value, smallest in (("num", num, 1), ("steps", steps, 1), ("seed", seed, 0)):
         if not smallest <= value < 2**31:
             raise ConfigError(f"{name} must lie in {smallest}..2^31-1, got {value}")
-    if not out.endswith(".png"):
-        raise ConfigError(f"--out is a PNG file, name.png, got {out!r}")
     # Before the sampling, which may take hours.
-    epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
+    check_picture(out)
     config = run_dir.read_config(workdir)
     restored = restore_ema(workdir, config, step)
     model = VDM.from_config(config)
     draw = jax.jit(lambda params, key: sample(model, params, key, num, steps))
     images = np.asarray(draw(restored.params, jax.random.key(seed)))
+    epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
     write_png(out, grid(images, config.data.num_levels))
     return SampleResult(picture=out, num_images=num, num_steps=steps, step=restored.step)

@@ -13,12 +13,12 @@ from vdm_lib.records import write_atomically
 
 
 def grid(images: UInt8[np.ndarray, "n h w c"], num_levels: int, gap: int = 1) -> UInt8[np.ndarray, "H W c"]:
-    """Return the images in a nearly square grid on a grey ground, levels stretched to 0..255."""
+    """Return the images in a nearly square grid on a white ground, levels stretched to 0..255."""
     count, height, width, channels = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
-    canvas = np.full(shape, 96, np.uint8)
+    canvas = np.full(shape, 255, np.uint8)
     stretched = np.round(images.astype(np.float64) * (255.0 / (num_levels - 1))).astype(np.uint8)
     for i, image in enumerate(stretched):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
@@ -36,21 +36,35 @@ def write_png(path: str | epath.Path, picture: UInt8[np.ndarray, "H W c"], *, mi
 
 
 def write_loss_curve(
-    path: str | epath.Path, steps: Sequence[int], bpd: Sequence[float], levels: dict[str, float]
+    path: str | epath.Path,
+    steps: Sequence[int],
+    bpd: Sequence[float],
+    levels: dict[str, tuple[float, float]],
+    *,
+    title: str,
 ) -> None:
-    """Write bpd against the step as PNG, with named horizontal lines such as the test bpd."""
+    """Write bpd against the step as PNG, with named horizontal lines and their standard errors as bands.
+
+    A level is (bpd, standard error); an error of 0 draws no band.
+    """
     # The object interface needs no display and leaves no figure open behind it.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(steps, bpd, label="training (with dropout)", color="tab:blue")
-    for (name, level), color in zip(levels.items(), ("tab:green", "tab:gray", "tab:red"), strict=False):
-        axes.axhline(level, label=f"{name}: {level:.3f}", color=color, linestyle="--")
-    low = min([*bpd, *levels.values()])
-    # The first steps are far above everything that matters.
-    axes.set_ylim(low - 0.1, max(low + 2.0, *levels.values()) if levels else low + 2.0)
-    axes.set(xlabel="step", ylabel="bits per dimension")
+    for (name, (level, error)), color in zip(levels.items(), ("tab:green", "tab:gray", "tab:red"), strict=False):
+        label = f"{name}: {level:.3f} ± {error:.3f}" if error else f"{name}: {level:.3f}"
+        axes.axhline(level, label=label, color=color, linestyle="--")
+        if error:
+            axes.axhspan(level - error, level + error, color=color, alpha=0.3, linewidth=0)
+    # The first steps are far above everything that matters: a logarithm shows them and the end.
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_locator(MaxNLocator(nbins=1))
+    axes.set(title=title, xlabel="step", ylabel="bits per dimension (log scale)", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()

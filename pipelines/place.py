@@ -1,0 +1,50 @@
+"""Whether a job may write at the place it is given: asked before the work, not after it. Imports no jax."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from vdm_lib.errors import ConfigError
+
+
+def check_picture(out: str) -> None:
+    """Accept a name that ends in .png at a place that can be written; missing directories may be made later.
+
+    Raises:
+      ConfigError: another ending, a directory, or a place that cannot be written.
+    """
+    if not out.lower().endswith(".png"):
+        raise ConfigError(f"a picture's name ends in .png, got {out!r}")
+    if "://" in out:
+        return
+    if Path(out).is_dir():
+        raise ConfigError(f"cannot write the picture {out}: it is a directory")
+    _check_writable(out)
+
+
+def check_new_directory(out: str) -> None:
+    """Accept a local directory that is absent or empty, at a place that can be written.
+
+    Raises:
+      ConfigError: it holds something, is no directory, or cannot be written.
+    """
+    if "://" in out:
+        raise ConfigError(f"a local directory is needed, not {out}")
+    path = Path(out)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{out} is there already: choose another directory or remove it")
+    _check_writable(out)
+
+
+def _check_writable(out: str) -> None:
+    """Raise ConfigError if nothing can be made in the nearest directory above `out` that exists."""
+    place = Path(out).absolute().parent
+    try:
+        while not place.exists():
+            place = place.parent
+        # Permissions alone do not say it: a disk may be mounted for reading only. The file never has a name.
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(f"cannot write {out}: {place}: {reason}") from None

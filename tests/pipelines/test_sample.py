@@ -1,0 +1,68 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import configs
+import pipelines.sample
+import pipelines.train
+from pipelines import command
+
+
+@pytest.fixture(scope="module")
+def run(digits_dir, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("sample") / "run"
+    pipelines.train.run(configs.load("debug"), digits_dir, str(workdir))
+    return workdir
+
+
+def test_missing_directories_are_made(run, tmp_path):
+    out = tmp_path / "x" / "y" / "s.png"
+    assert command.main(["sample", "--workdir", str(run), "--num", "3", "--steps", "2", "--out", str(out)]) == 0
+    # Three images of 8x8 in two columns, with a white line around each.
+    picture = np.asarray(Image.open(out))
+    factor = picture.shape[1] // 19
+    assert picture.shape == (19 * factor, 19 * factor)
+    assert (picture[10 * factor :, 10 * factor :] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("samples", "ends in .png"),
+        ("samples.jpg", "ends in .png"),
+        ("directory.png", "it is a directory"),
+        ("file/s.png", "Not a directory"),
+        ("file/x/s.png", "Not a directory"),
+        ("/proc/x/s.png", "cannot write"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_seen_before_sampling(run, out, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pipelines.sample, "sample", lambda *_: pytest.fail("it sampled"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "directory.png").mkdir()
+    assert command.main(["sample", "--workdir", str(run), "--out", str(tmp_path / out)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory.png", "file"]
+
+
+def test_nothing_is_made_where_there_is_no_run_to_sample(tmp_path):
+    words = ["sample", "--workdir", str(tmp_path / "none"), "--out", str(tmp_path / "x" / "s.png")]
+    assert command.main(words) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_without_a_report_names_vdm_eval(run, tmp_path, capsys):
+    words = ["export", "--workdir", str(run), "--out", str(tmp_path / "bundle"), "--json"]
+    assert command.main(words) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["bpd"] is None
+    assert captured.err.count("\n") == 1
+    assert f"`vdm eval --workdir {run} --data DATA --step 6`" in captured.err
+    # The second time the directory is there: seen before the checkpoint is read.
+    assert command.main(words) == 2
+    assert "is there already" in capsys.readouterr().err
