@@ -11,14 +11,17 @@ from PIL import Image
 
 from vdm_lib.records import write_atomically
 
+# What no grey image holds; colour images lie on white.
+_GROUND_OF_GREY = (110, 160, 220)
 
-def grid(images: UInt8[np.ndarray, "n h w c"], num_levels: int, gap: int = 1) -> UInt8[np.ndarray, "H W c"]:
-    """Return the images in a nearly square grid on a white ground, levels stretched to 0..255."""
+
+def grid(images: UInt8[np.ndarray, "n h w c"], num_levels: int, gap: int = 1) -> UInt8[np.ndarray, "H W 3"]:
+    """Return grey or RGB images in a nearly square grid, levels stretched to 0..255, on a ground that differs."""
     count, height, width, channels = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
-    canvas = np.full(shape, 255, np.uint8)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
+    canvas = np.full(shape, _GROUND_OF_GREY if channels == 1 else 255, np.uint8)
     stretched = np.round(images.astype(np.float64) * (255.0 / (num_levels - 1))).astype(np.uint8)
     for i, image in enumerate(stretched):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)

@@ -21,11 +21,11 @@ def run(digits_dir, tmp_path_factory) -> Path:
 def test_missing_directories_are_made(run, tmp_path):
     out = tmp_path / "x" / "y" / "s.png"
     assert command.main(["sample", "--workdir", str(run), "--num", "3", "--steps", "2", "--out", str(out)]) == 0
-    # Three images of 8x8 in two columns, with a white line around each.
+    # Three images of 8x8 in two columns, with a line around each and an empty cell in the colour of the lines.
     picture = np.asarray(Image.open(out))
     factor = picture.shape[1] // 19
-    assert picture.shape == (19 * factor, 19 * factor)
-    assert (picture[10 * factor :, 10 * factor :] == 255).all()
+    assert picture.shape == (19 * factor, 19 * factor, 3)
+    assert (picture[10 * factor :, 10 * factor :] == picture[0, 0]).all()
 
 
 @pytest.mark.parametrize(
