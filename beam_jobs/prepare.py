@@ -77,7 +77,7 @@ def _claim(out_dir: epath.Path) -> bool:
         write_atomically(out_dir / MARKER_NAME, b'{"by": "vdm prepare"}\n')
     except OSError as error:
         _abandon(out_dir, existed)
-        raise DataError(f"{out_dir} cannot be written: {error}") from error
+        raise DataError(f"{out_dir} cannot be written: {explain(error) or error}") from error
     return existed
 
 
@@ -173,7 +173,7 @@ def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str])
         return manifest
     except OSError as error:
         _abandon(directory, existed)
-        raise DataError(f"{directory} cannot be written: {error}") from error
+        raise DataError(f"{directory} cannot be written: {explain(error) or error}") from error
     except BaseException:
         _abandon(directory, existed)
         raise

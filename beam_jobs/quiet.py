@@ -28,3 +28,5 @@ def quiet() -> Iterator[None]:
         os.dup2(stderr_before, 2)
         os.close(stderr_before)
         logging.disable(logging_before)
+        # Dask takes leave of its workers when the program ends, after this block.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)

@@ -4,6 +4,7 @@ Object stores are reached through gcsfs: etils would otherwise load TensorFlow, 
 than a training host need spend.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from vdm_lib.errors import DataError
 
 os.environ.setdefault("EPATH_USE_TF", "false")
+# A failed request is raised and told in one line; gcsfs would log its traceback as well.
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())
 
 _LOGIN = "log in with `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS"
 
@@ -23,6 +26,8 @@ def explain(error: Exception) -> str | None:
     code = str(getattr(error, "code", "") or getattr(error, "status_code", ""))
     if module.startswith("google.auth") or code == "401" or "Anonymous caller" in str(error):
         return f"no valid credentials for Google Cloud ({line}): {_LOGIN}"
+    if line.startswith("Forbidden"):  # gcsfs makes a bare OSError of it
+        code = "403"
     if code == "403" and "quota" not in str(error).lower():
         return f"Google Cloud refuses access ({line}): ask for the role Storage Object Admin, or {_LOGIN}"
     if code in ("403", "429") or "quota" in str(error).lower():
