@@ -1,0 +1,94 @@
+"""Compile a training step for a TPU slice that is not here; run by `vdm plan` in a process of its own.
+
+Reads one request as JSON on stdin and writes the answer as the last line of stdout. A process of its own, because the
+variables below must be set before jax is imported, and because it gives back gigabytes when it ends.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_LOG_DIR": "disabled",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+_COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+_REFUSED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+_UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def compile_step(request: dict[str, Any]) -> dict[str, Any]:
+    """Return what the compiler says about one training step.
+
+    Args:
+      request: `config` (the text of a config.json), `topology`, `options` (of the topology description) and
+        `compiled`: false counts the work only.
+
+    Returns:
+      `flops` and `bytes` of the whole step over all devices; if compiled also `fits`, `peak_bytes`, `collectives`,
+      `compile_seconds`.
+    """
+    import jax
+    import numpy as np
+    from jax.experimental import topologies
+    from jax.sharding import Mesh
+
+    import configs
+    from pipelines.plan_work import count_work
+    from vdm_lib.train import init_state, make_train_step
+
+    config = configs.from_json(request["config"], "config")
+    here = Mesh(np.asarray(jax.devices()[:1]), ("data",))
+    state = jax.eval_shape(lambda: init_state(config, here))
+    images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
+    work = count_work(make_train_step(config, here), state, images)
+    answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
+    if not request["compiled"]:
+        return answer
+
+    started = time.monotonic()
+    devices = topologies.get_topology_desc(
+        platform="tpu", topology_name=request["topology"], **request["options"]
+    ).devices
+    lowered = make_train_step(config, Mesh(np.asarray(devices), ("data",))).lower(state, images)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        refused = _REFUSED.search(str(error))
+        if refused is None:
+            raise
+        used, used_unit, _, _ = refused.groups()
+        return answer | {
+            "fits": False,
+            "peak_bytes": int(float(used) * _UNIT[used_unit]),
+            "collectives": {},
+            "compile_seconds": time.monotonic() - started,
+        }
+    memory = compiled.memory_analysis()
+    # What is held while the step runs: its input and output once where they share buffers, its temporaries, its code.
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    return answer | {
+        "fits": True,
+        "peak_bytes": peak,
+        "collectives": dict(Counter(_COLLECTIVE.findall(compiled.as_text()))),
+        "compile_seconds": time.monotonic() - started,
+    }
+
+
+if __name__ == "__main__":
+    os.environ.update(_ENVIRONMENT)
+    print(json.dumps(compile_step(json.loads(sys.stdin.read()))))

@@ -1,0 +1,52 @@
+"""The arithmetic of a training step, counted in its jaxpr: what a roofline needs, without compiling.
+
+Counted are matrix products and convolutions, each reading its operands and writing its result once; everything
+elementwise is taken to be fused into them. A loop counts as often as it turns, which the compiler's own count does not.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work of one step over all devices: floating point operations, and bytes to and from memory."""
+
+    flops: float
+    num_bytes: float
+
+
+def count_work(function: Callable[..., Any], *arguments: Any) -> Work:
+    """Return the work of function(*arguments); the arguments may be shapes."""
+    flops = num_bytes = 0.0
+    for equation, times in _equations(jax.make_jaxpr(function)(*arguments).jaxpr, 1):
+        flops += times * _flops(equation)
+        variables = [*equation.invars, *equation.outvars]
+        num_bytes += times * sum(variable.aval.size * variable.aval.dtype.itemsize for variable in variables)
+    return Work(flops, num_bytes)
+
+
+def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
+    """Yield the products and convolutions of a jaxpr and of those inside it, with the number of times they run."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield equation, times
+        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from _equations(inner, times * turns)
+
+
+def _flops(equation: Any) -> float:
+    out = equation.outvars[0].aval
+    left, right = (variable.aval for variable in equation.invars)
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return 2.0 * out.size * math.prod(left.shape[axis] for axis in contracted)
+    numbers = equation.params["dimension_numbers"]
+    kernel = right.size / right.shape[numbers.rhs_spec[0]]
+    # The zeros between the elements of a dilated operand and the groups of features cost nothing.
+    return 2.0 * out.size * kernel / math.prod(equation.params["lhs_dilation"])
