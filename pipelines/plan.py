@@ -102,8 +102,8 @@ def plan_step(config: Config, accelerator: Accelerator, changes: Mapping[str, An
     changed = configs.override(config, changes)
     if changed.train.batch_size % accelerator.num_devices:
         raise ConfigError(
-            f"train.batch_size={changed.train.batch_size} does not divide over the {accelerator.num_devices} devices of "
-            f"{accelerator.name}: use a multiple of {accelerator.num_devices}"
+            f"train.batch_size={changed.train.batch_size} does not divide over the {accelerator.num_devices} devices "
+            f"of {accelerator.name}: use a multiple of {accelerator.num_devices}"
         )
     return make_plan(changed, accelerator, changes, _compile(changed, accelerator))
 
