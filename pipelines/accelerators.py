@@ -1,7 +1,8 @@
 """The TPU slices of Google Cloud from v2 to v6e: hosts, chips, topology, runtime version, memory and peak.
 
-Sources, per chip: https://cloud.google.com/tpu/docs/v2, v3, v4, v5e, v5p and v6e ("System architecture"). An array of
-float32 is multiplied in bfloat16 by default on a TPU, so that one peak serves both.
+Peak and bandwidth per chip, and the sizes beyond those of tests/pipelines/test_plan.py, were entered without access to
+Google's pages: compare with https://cloud.google.com/tpu/docs/v2, v3, v4, v5e, v5p and v6e.
+An array of float32 is multiplied in bfloat16 by default on a TPU, so that one peak serves both.
 """
 
 from dataclasses import dataclass
