@@ -22,6 +22,7 @@ $(UV):
 	.uv/bin/python -m pip install --quiet uv==$(UV_VERSION)
 
 $(VENV)/.stamp: requirements.lock pyproject.toml | $(UV)
+	@echo "Installing the packages of requirements.lock into $(VENV): about 4 GB on disk, some minutes the first time."
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .

@@ -96,12 +96,19 @@ def _abandon(out_dir: epath.Path, existed: bool) -> None:
 def _run(plan: Plan, flags: Sequence[str]) -> None:
     with quiet():
         import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+        from apache_beam.runners.runner import create_runner
 
         from beam_jobs.transforms import build
 
         has_runner = any(flag.split("=")[0] == "--runner" for flag in flags)
-        options = PipelineOptions([*flags] if has_runner else [_DEFAULT_RUNNER, *flags])
+        flags = [*flags] if has_runner else [_DEFAULT_RUNNER, *flags]
+        try:
+            # A runner brings options of its own, which Beam knows once the runner is loaded.
+            create_runner(PipelineOptions(flags).view_as(StandardOptions).runner)
+        except Exception as error:
+            raise DataError(f"the Beam job failed: {str(error).strip().splitlines()[-1]}") from error
+        options = PipelineOptions(flags)
         known = options.get_all_options()
         unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
         if unknown:  # Beam would ignore a misspelt flag

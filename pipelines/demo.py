@@ -1,4 +1,4 @@
-"""`make demo`: the main job on embedded data, each stage as the user would call it, numbers and pictures at the end.
+"""`make demo`: the main job on embedded data, each stage as the user would call it, its result below it.
 
 The stages are `vdm` commands in processes of their own, as the flows run them.
 """
@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pipelines.results import EvalResult, ExportResult, PrepareResult, SampleResult, TrainResult, VerifyResult
 from vdm_lib.data import load_split
 from vdm_lib.images import write_loss_curve
 from vdm_lib.metrics import read_metrics
@@ -30,8 +32,8 @@ def histogram_bpd(train: np.ndarray, test: np.ndarray, num_levels: int) -> float
     return float(-log2_probabilities[np.arange(test.shape[1]), test].mean())
 
 
-def stage(*words: str) -> dict:
-    """Run `vdm WORDS --json` with its progress on this terminal and return its result.
+def stage(kind: type, *words: str) -> Any:
+    """Run `vdm WORDS` with its progress on this terminal, print its result and return it as a `kind`.
 
     Raises:
       SystemExit: the stage failed; it has said why.
@@ -42,7 +44,12 @@ def stage(*words: str) -> dict:
     )
     if done.returncode:
         raise SystemExit(done.returncode)
-    return json.loads(done.stdout.splitlines()[-1])
+    fields = json.loads(done.stdout.splitlines()[-1])
+    if kind is EvalResult:
+        fields["reports"] = tuple(BpdReport(**report) for report in fields["reports"])
+    result = kind(**fields)
+    print(result, flush=True)
+    return result
 
 
 def main() -> None:
@@ -52,29 +59,32 @@ def main() -> None:
     data, run, bundle = str(ROOT / "data"), str(ROOT / "run"), str(ROOT / "bundle")
     picture, curve = ROOT / "samples.png", ROOT / "loss.png"
 
-    stage("prepare", "digits", "--out", data)
-    trained = stage("train", "digits", "--data", data, "--workdir", run)
-    report = BpdReport(**stage("eval", "--workdir", run, "--data", data)["reports"][0])
-    stage("sample", "--workdir", run, "--num", "64", "--steps", "250", "--out", str(picture))
-    exported = stage("export", "--workdir", run, "--out", bundle)
-    verified = stage("verify", bundle)
+    print("The demo takes 3 to 5 minutes on 2 idle cores, nearly all of it training; it writes into demo/.", flush=True)
+
+    stage(PrepareResult, "prepare", "digits", "--out", data)
+    trained = stage(TrainResult, "train", "digits", "--data", data, "--workdir", run)
+    (report,) = stage(EvalResult, "eval", "--workdir", run, "--data", data).reports
+    stage(SampleResult, "sample", "--workdir", run, "--num", "64", "--steps", "250", "--out", str(picture))
+    exported = stage(ExportResult, "export", "--workdir", run, "--out", bundle)
+    verified = stage(VerifyResult, "verify", bundle)
 
     train, test = load_split(data, "train"), load_split(data, "test")
     baseline = histogram_bpd(train.images, test.images, train.num_levels)
     rows = read_metrics(ROOT / "run" / "metrics.jsonl")
-    lines = {"test bpd": report.bpd, "histogram of each pixel": baseline}
-    write_loss_curve(curve, [int(row["step"]) for row in rows], [row["bpd"] for row in rows], lines)
+    levels = {"test": (report.bpd, report.bpd_stderr), "histogram of each pixel": (baseline, 0.0)}
+    title = f"digits: {trained.num_params:,} parameters, {trained.step:,} steps"
+    write_loss_curve(str(curve), [int(row["step"]) for row in rows], [row["bpd"] for row in rows], levels, title=title)
 
-    largest = max(verified["max_difference"].values())
+    largest = max(verified.max_difference.values())
     print(f"""
-data     {data}: {len(train.images)} training and {len(test.images)} test images, 8x8, 17 levels
-model    {run}: {trained["num_params"]:,} parameters, {trained["step"]} steps at {trained["steps_per_s"]:.1f} steps/s
+The demo is done in {time.monotonic() - started:.0f} s:
+data     {data}: {len(train.images):,} training and {len(test.images):,} test images, 8x8, 17 levels
+model    {run}: {trained.num_params:,} parameters, {trained.step:,} steps at {trained.steps_per_s:.1f} steps/s
 test bpd {report}
 baseline {baseline:.3f} bits/dim for a histogram of each pixel fitted on the training images
 samples  {picture}
 curve    {curve}
-bundle   {bundle}: {exported["num_bytes"] / 1e6:.1f} MB, loaded back in a fresh process, difference {largest:.1e}
-time     {time.monotonic() - started:.0f} s""")
+bundle   {bundle}: {exported.num_bytes / 1e6:.1f} MB, loaded back in a fresh process, difference {largest:.1e}""")
 
 
 if __name__ == "__main__":

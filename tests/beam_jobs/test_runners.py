@@ -28,7 +28,7 @@ def answers(port):
 
 
 @contextmanager
-def server(log, module, flag):
+def server(log, module, flag, *words):
     """Start a program that listens on a port, and end it by its process id."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -36,7 +36,7 @@ def server(log, module, flag):
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, flag, str(port)], env=environment, stdout=stream, stderr=stream
+            [sys.executable, "-m", module, *words, flag, str(port)], env=environment, stdout=stream, stderr=stream
         )
     try:
         deadline = time.monotonic() + 60
@@ -50,7 +50,7 @@ def server(log, module, flag):
         process.wait()
 
 
-def test_two_worker_processes_of_a_pool_write_the_same_bytes(digits_dir, tmp_path):
+def test_a_worker_of_a_pool_behind_a_job_service_writes_the_same_bytes(digits_dir, tmp_path):
     jobs, pool = tmp_path / "jobs.log", tmp_path / "pool.log"
     with (
         server(jobs, "apache_beam.runners.portability.local_job_service_main", "--port") as job_port,
@@ -61,13 +61,22 @@ def test_two_worker_processes_of_a_pool_write_the_same_bytes(digits_dir, tmp_pat
             tmp_path / "out",
             "--runner=PortableRunner",
             "--environment_type=EXTERNAL",
-            "--direct_num_workers=2",
             *flags,
         )
     assert contents(tmp_path / "out") == contents(digits_dir)
-    assert jobs.read_text().count("Requesting worker at") == 2
+    assert jobs.read_text().count("Requesting worker at") == 1
 
 
-def test_dask_writes_the_same_bytes(digits_dir, tmp_path):
-    prepare(tmp_path / "out", DASK)
+def test_two_worker_processes_of_a_dask_cluster_write_the_same_bytes(digits_dir, tmp_path):
+    dask = ("distributed.cli.dask_scheduler", "distributed.cli.dask_worker")
+    with server(tmp_path / "scheduler.log", dask[0], "--port", "--no-dashboard", "--host", "localhost") as port:
+        address = f"tcp://localhost:{port}"
+        names = ("--no-nanny", "--no-dashboard", "--nthreads", "1", address)
+        with (
+            server(tmp_path / "first.log", dask[1], "--worker-port", *names),
+            server(tmp_path / "second.log", dask[1], "--worker-port", *names),
+        ):
+            prepare(tmp_path / "out", DASK, f"--dask_client_address={address}", "--dask_npartitions=4")
     assert contents(tmp_path / "out") == contents(digits_dir)
+    log = (tmp_path / "scheduler.log").read_text()
+    assert log.count("Register worker") == 2
