@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check format bench clean
+.PHONY: help setup lock demo test test-slow check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  -/'
@@ -38,6 +38,9 @@ demo: setup  ## data -> train -> eval -> sample -> export on real 8x8 digits, at
 test: setup  ## the default test suite
 	$(BIN)/python -m pytest
 
+test-slow: setup  ## the tests that need minutes, servers or much memory
+	$(BIN)/python -m pytest -m slow || test $$? -eq 5  # 5: there is none
+
 check: setup  ## lint, format, types, import order
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,8 +51,8 @@ format: setup  ## mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## timings and sizes, as ratios in one run
-	$(BIN)/python -m benchmarks
+bench: setup  ## timings and sizes, as ratios in one run (ONLY="train evaluate" takes some of them)
+	$(BIN)/python -m benchmarks $(ONLY)
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) .uv demo

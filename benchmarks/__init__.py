@@ -1,1 +1,1 @@
-"""Timings and sizes; `make bench` runs them."""
+"""Timings and sizes; each module has `figures() -> list[Figure]` and `python -m benchmarks` runs them."""

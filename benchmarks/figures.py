@@ -1,0 +1,63 @@
+"""What every bench shares: a figure with its spread, wall times, and this machine's own limit."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+REPEATS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured number.
+
+    Attributes:
+        name: what was measured, and on what.
+        value: the median of the repetitions.
+        unit: such as `s`, `images/s`, `% of the step`, `x`.
+        least: the least repetition; None if measured once.
+        greatest: the greatest repetition; None if measured once.
+        bar: what the project asks of it, as text; empty if nothing.
+    """
+
+    name: str
+    value: float
+    unit: str
+    least: float | None = None
+    greatest: float | None = None
+    bar: str = ""
+
+
+def of_repetitions(name: str, values: Sequence[float], unit: str, bar: str = "") -> Figure:
+    """Return the median of several measurements with their spread."""
+    return Figure(
+        name=name, value=statistics.median(values), unit=unit, least=min(values), greatest=max(values), bar=bar
+    )
+
+
+def seconds(work: Callable[[], object], repeats: int = REPEATS) -> list[float]:
+    """Return the wall time of each call of `work`; arrays that it returns are waited for."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(work())
+        times.append(time.perf_counter() - started)
+    return times
+
+
+def matmul_peak_flops(size: int = 2048, repeats: int = REPEATS) -> float:
+    """Return the best float32 FLOP/s of a square matrix product by XLA: the limit that networks are held against."""
+    a = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    return 2 * size**3 / min(seconds(lambda: product(a), repeats))
+
+
+def peak_rss_gib() -> float:
+    """Return the largest resident memory that this process has had, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
