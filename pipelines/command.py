@@ -57,19 +57,24 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = add("train", "train a config, going on from what the workdir holds",
                 "vdm train cifar10 model.n_layer=2 --data data/cifar10 --workdir runs/a",
-                usage="vdm train CONFIG [key=value ...] --data DATA --workdir WORKDIR [--json]\n"
+                usage="vdm train CONFIG [key=value ...] --data DATA --workdir WORKDIR\n"
+                      "                 [--allow-other-data] [--json]\n"
                       "       vdm train CONFIG [key=value ...] --print-config [--json]")  # fmt: skip
     train.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     train.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100")
     train.add_argument("--data", type=_path, help="data directory made by vdm prepare")
     train.add_argument("--workdir", type=_path, help="run directory; made if absent")
+    train.add_argument(
+        "--allow-other-data", action="store_true", help="go on with other images than the run began with"
+    )
     train.add_argument("--print-config", action="store_true", help="print the config as JSON and do nothing")
 
     evaluate = add("eval", "measure bits per dimension with its error",
                    "vdm eval --workdir runs/a --data data/cifar10",
                    "vdm eval eval.passes=16 --workdir runs/a --data data/cifar10 --step all",
                    "vdm eval cifar10 --checkpoint checkpoints-0 --workdir runs/published --data data/cifar10",
-                   usage="vdm eval [key=value ...] --workdir WORKDIR --data DATA [--step STEP] [--force] [--json]\n"
+                   usage="vdm eval [key=value ...] --workdir WORKDIR --data DATA [--step STEP] [--force]\n"
+                         "                [--allow-other-data] [--json]\n"
                          "       vdm eval CONFIG [key=value ...] --checkpoint SRC --workdir WORKDIR --data DATA "
                          "[--json]")  # fmt: skip
     evaluate.add_argument("words", nargs="*", metavar="CONFIG | key=value",
@@ -83,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", type=_path, required=True, help="data directory")
     evaluate.add_argument("--step", default="latest", help="a step, latest, or all that have no report yet")
     evaluate.add_argument("--force", action="store_true", help="measure again what has a report")
+    evaluate.add_argument("--allow-other-data", action="store_true",
+                          help="measure on other images than the run began with: eval/STEP-data=FINGERPRINT.json"
+                          )  # fmt: skip
 
     sample = add("sample", "write a grid of samples", "vdm sample --workdir runs/a --out samples.png")
     sample.add_argument("--workdir", type=_path, required=True, help="run directory")
@@ -115,8 +123,11 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     info.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config")
 
-    verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a")
+    verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a",
+                 "vdm verify bundles/a --data data/cifar10")  # fmt: skip
     verify.add_argument("bundle", type=_path, help="bundle directory")
+    verify.add_argument("--data", type=_path, help="data directory that must be what the model was trained on")
+    verify.add_argument("--allow-other-data", action="store_true", help="say that the data is other, do not refuse it")
     return parser
 
 
@@ -136,7 +147,7 @@ def _train(args: argparse.Namespace) -> Any:
         return None
     if args.data is None or args.workdir is None:
         raise ConfigError("train needs --data and --workdir")
-    return _job("train")(config, args.data, args.workdir)
+    return _job("train")(config, args.data, args.workdir, allow_other_data=args.allow_other_data)
 
 
 def _eval(args: argparse.Namespace) -> Any:
@@ -146,7 +157,10 @@ def _eval(args: argparse.Namespace) -> Any:
     if args.checkpoint is None:
         if config is not None:
             raise ConfigError(f"a run has its own config: leave out {config}, or give --checkpoint")
-        return _job("evaluate")(args.workdir, args.data, overrides=overrides, step=args.step, force=args.force)
+        return _job("evaluate")(
+            args.workdir, args.data, overrides=overrides, step=args.step, force=args.force,
+            allow_other_data=args.allow_other_data,
+        )  # fmt: skip
     if config is None:
         raise ConfigError("--checkpoint needs the config it was trained as, such as cifar10, before the options")
     return _job("evaluate", "run_reference")(
@@ -240,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "export":
                 result = _job("export")(args.workdir, args.out, step=args.step)
             case _:
-                result = _job("verify")(args.bundle)
+                result = _job("verify")(args.bundle, args.data, allow_other_data=args.allow_other_data)
         if result is not None:
             print(json.dumps(asdict(result)) if args.json else result, flush=True)
     except BrokenPipeError:

@@ -34,6 +34,7 @@ def run(
     step: str = "latest",
     split: str = "test",
     force: bool = False,
+    allow_other_data: bool = False,
 ) -> EvalResult:
     """Measure checkpoints of a run that have no report of this kind yet, newest first.
 
@@ -44,9 +45,10 @@ def run(
       step: a number, `latest`, or `all`.
       split: which images.
       force: measure again what has a report.
+      allow_other_data: measure on other images than the run began with; the report's name then says so.
 
     Raises:
-      CheckpointError: no such checkpoint; none at all is an error too, unless step is `all`.
+      CheckpointError: other data, or no such checkpoint; none at all is an error too, unless step is `all`.
       ConfigError: an override of something that was trained.
       DataError: data that cannot be read or that the model is not for.
     """
@@ -63,19 +65,26 @@ def run(
     else:
         steps = [newest_step(workdir) if step == "latest" else int(step)]
     images = load_split(data, split)
-    train_split = load_split(data, "train")
+    at_hand = run_dir.data_metadata(data)["data_fingerprints"]
+    at_hand = {name: at_hand[name] for name in ("train", split) if name in at_hand}
+    other_kind = f"{kind}-data={images.fingerprint[:8]}"
     reports = []
     for wanted in steps:
         report = None if force else run_dir.read_eval_report(workdir, wanted, kind)
-        if report is not None and report.data_fingerprint != images.fingerprint:
+        other = report is not None and report.data_fingerprint != images.fingerprint
+        if other and not allow_other_data:
             raise CheckpointError(
-                f"step {wanted} was evaluated on other {split} images: give that data directory, or --force"
+                f"step {wanted} was evaluated on other {split} images: give that data directory, or --allow-other-data"
             )
-        if report is None:
+        if report is None or other:
             restored = restore_ema(workdir, config, wanted)
-            run_dir.check_same_data(restored.metadata, train_split)
-            report = _measure(config, restored.params, images, wanted)
-            run_dir.write_eval_report(workdir, report, kind)
+            known = restored.metadata["data_fingerprints"]
+            same = run_dir.check_same_data(known, at_hand, allow_other=allow_other_data)
+            used = kind if same and not other else other_kind
+            report = None if force or used == kind else run_dir.read_eval_report(workdir, wanted, used)
+            if report is None:
+                report = _measure(config, restored.params, images, wanted)
+                run_dir.write_eval_report(workdir, report, used)
         reports.append(report)
     return EvalResult(workdir=workdir, reports=tuple(reports))
 

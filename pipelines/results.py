@@ -161,16 +161,19 @@ class VerifyResult:
         bundle: the directory of the bundle.
         num_files: files whose checksum was compared.
         max_difference: measured difference of each exported function from the model, by file name.
+        same_data: whether a data directory holds what the model was trained and measured on; None if none was given.
     """
 
     bundle: str
     num_files: int
     max_difference: dict[str, float]
+    same_data: bool | None = None
 
     def __str__(self) -> str:
         """Return that the bundle is as it was written, and the differences that were measured."""
         head = f"bundle {self.bundle}: verified, the checksums of {self.num_files:,} files are right"
-        return _columns([(head,), *_differences(self.max_difference)])
+        words = {None: [], True: [("data", "those of the bundle")], False: [("data", "other than the bundle's")]}
+        return _columns([(head,), *_differences(self.max_difference), *words[self.same_data]])
 
 
 @dataclass(frozen=True)

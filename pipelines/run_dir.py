@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +18,8 @@ from etils import epath
 
 import configs
 from vdm_lib.config import Config
-from vdm_lib.data import Split
 from vdm_lib.errors import CheckpointError, ConfigError
-from vdm_lib.records import write_atomically
+from vdm_lib.records import read_manifest, write_atomically
 from vdm_lib.report import BpdReport
 
 _MAY_CHANGE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "eval.")
@@ -138,14 +137,50 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_same_data(metadata: dict[str, Any], split: Split) -> None:
-    """Raise CheckpointError if a checkpoint was trained on other images than the split at hand."""
-    trained_on = metadata["data_fingerprints"].get(split.name)
-    if trained_on is not None and trained_on != split.fingerprint:
-        raise CheckpointError(
-            f"the run was trained on other data: its {split.name} fingerprint is {trained_on[:12]}..., "
-            f"this data directory's is {split.fingerprint[:12]}...: give the data directory it began with"
-        )
+def check_same_data(known: Mapping[str, str], at_hand: Mapping[str, str], *, allow_other: bool = False) -> bool:
+    """Return whether two sets of fingerprints by split agree where both know a split.
+
+    Args:
+      known: those of the data that a run, or a bundle made of it, began with.
+      at_hand: those of a data directory.
+      allow_other: return False for other data instead of raising.
+
+    Raises:
+      CheckpointError: other data; names the first split that differs.
+    """
+    for name in sorted(known.keys() & at_hand.keys()):
+        if known[name] != at_hand[name]:
+            if allow_other:
+                return False
+            raise CheckpointError(
+                f"the run was trained on other data: its {name} fingerprint is {known[name][:12]}..., this data "
+                f"directory's is {at_hand[name][:12]}...: give the data directory it began with, or --allow-other-data"
+            )
+    return True
+
+
+def data_metadata(
+    data: epath.PathLike, before: dict[str, Any] | None = None, *, allow_other: bool = False
+) -> dict[str, Any]:
+    """Return what a checkpoint says about its data: the fingerprints of all splits, and of data it trained on before.
+
+    Args:
+      data: data directory.
+      before: metadata of the checkpoint that training goes on from; None at the start.
+      allow_other: go on although its train images were others.
+
+    Raises:
+      CheckpointError: other train images than before.
+      DataError: the data directory has no manifest.
+    """
+    at_hand = {name: split.fingerprint for name, split in read_manifest(data).splits.items()}
+    if before is None:
+        return {"data_fingerprints": at_hand}
+    known, earlier = before["data_fingerprints"], before.get("earlier_data_fingerprints", [])
+    trained_on = {name: value for name, value in known.items() if name == "train"}
+    if not check_same_data(trained_on, at_hand, allow_other=allow_other):
+        earlier = [*earlier, known]
+    return {"data_fingerprints": at_hand} | ({"earlier_data_fingerprints": earlier} if earlier else {})
 
 
 @contextmanager

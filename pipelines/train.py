@@ -26,10 +26,16 @@ from vdm_lib.state import TrainState
 from vdm_lib.train import init_state, make_train_step
 
 
-def run(config: Config, data: str, workdir: str) -> TrainResult:
+def run(config: Config, data: str, workdir: str, *, allow_other_data: bool = False) -> TrainResult:
     """Train to `config.train.steps`, going on from the newest checkpoint of the run directory.
 
     SIGTERM or SIGINT saves the state after the step under way and returns with `stopped` set.
+
+    Args:
+      config: the experiment.
+      data: data directory, local or gs://.
+      workdir: run directory.
+      allow_other_data: go on with other images than the run began with; its checkpoints then name both.
 
     Raises:
       DataError: data that cannot be read or that the model is not for.
@@ -46,14 +52,14 @@ def run(config: Config, data: str, workdir: str) -> TrainResult:
     if workdir.startswith("gs://"):
         raise ConfigError("train writes its run directory on a local disk: give a local --workdir")
     run_dir.check_config(workdir, config)
-    metadata = {"config": run_dir.configs.to_json(config), "data_fingerprints": {"train": split.fingerprint}}
 
     with run_dir.lock(workdir), Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
         steps = checkpoints.steps()
-        if steps:
-            run_dir.check_same_data(checkpoints.metadata(steps[-1]), split)
-            if steps[-1] > config.train.steps:
-                raise ConfigError(f"{workdir} is at step {steps[-1]}, beyond train.steps={config.train.steps}")
+        before = checkpoints.metadata(steps[-1]) if steps else None
+        metadata = {"config": run_dir.configs.to_json(config)}
+        metadata |= run_dir.data_metadata(data, before, allow_other=allow_other_data)
+        if steps and steps[-1] > config.train.steps:
+            raise ConfigError(f"{workdir} is at step {steps[-1]}, beyond train.steps={config.train.steps}")
         directory = Path(run_dir.open_run(workdir, config))
         state = _newest_state(checkpoints, config, mesh)
         num_params = count_params(state.params)

@@ -106,6 +106,27 @@ def test_other_data_than_the_run_began_with_is_refused(run, tmp_path):
         pipelines.evaluate.run(str(run), other, force=True)
 
 
+def test_other_data_can_be_allowed_and_is_named(run, digits_dir, tmp_path):
+    workdir = shutil.copytree(run, tmp_path / "run")
+    other = str(tmp_path / "other")
+    splits = pipelines.prepare.run("digits", other, limit=50).fingerprints
+    (own,) = pipelines.evaluate.run(str(workdir), digits_dir).reports
+    for _ in range(2):
+        (report,) = pipelines.evaluate.run(str(workdir), other, allow_other_data=True).reports
+        assert report.data_fingerprint == splits["test"] != own.data_fingerprint
+    assert (workdir / "eval" / f"6-data={splits['test'][:8]}.json").exists()
+    assert pipelines.evaluate.run(str(workdir), digits_dir).reports == (own,)
+    longer = dataclasses.replace(DEBUG, train=dataclasses.replace(DEBUG.train, steps=7))
+    pipelines.train.run(longer, other, str(workdir), allow_other_data=True)
+    with Checkpoints(str(workdir)) as checkpoints:
+        before, after = checkpoints.metadata(6), checkpoints.metadata(7)
+    assert before["data_fingerprints"]["test"] == own.data_fingerprint
+    assert after["data_fingerprints"] == splits
+    assert after["earlier_data_fingerprints"] == [before["data_fingerprints"]]
+    with pytest.raises(CheckpointError, match="other data"):
+        pipelines.train.run(longer, digits_dir, str(workdir))
+
+
 def test_a_model_for_other_levels_is_refused_before_anything_is_written(digits_dir, tmp_path):
     config = configs.load("debug", {"data.num_levels": 256})
     with pytest.raises(DataError, match="256 levels"):
