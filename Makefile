@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # A tool that this Makefile starts must find the python and the vdm of this environment first:
 # Beam's worker pools start a bare `python`.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Without kept bytecode every start of the command compiles its packages anew, which takes seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo test test-slow check format bench clean

@@ -1,8 +1,16 @@
 """Fixtures that several rooms share."""
 
+import os
+import sys
+
 import pytest
 
-import pipelines.prepare
+# Tests start many processes that import the same large packages. Compiling Beam, scikit-learn and TensorFlow takes
+# seconds each time where the environment forbids to keep the bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+import pipelines.prepare  # noqa: E402
 
 
 @pytest.fixture(scope="session")
