@@ -1,9 +1,11 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several rooms share, and what all test processes share."""
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Tests start many processes that import the same large packages. Compiling Beam, scikit-learn and TensorFlow takes
 # seconds each time where the environment forbids to keep the bytecode.
@@ -12,10 +14,30 @@ sys.dont_write_bytecode = False
 
 import pipelines.prepare  # noqa: E402
 
+# Compiled programs, shared by the test processes and by the jobs that they start. With a limit of size jax locks
+# the directory, so that nobody reads half a file. `pytest --cache-clear` empties it.
+_COMPILATION_CACHE = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "JAX_COMPILATION_CACHE_MAX_SIZE": str(10**9),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the directory before anything imports jax."""
+    os.environ.update(_COMPILATION_CACHE, JAX_COMPILATION_CACHE_DIR=str(config.cache.mkdir("jax")))
+
 
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A prepared data directory of the digits."""
-    out = str(tmp_path_factory.mktemp("data") / "digits")
-    pipelines.prepare.run("digits", out)
-    return out
+    """A prepared data directory of the digits, made by the first test process that asks for it."""
+    out = _of_all_processes(tmp_path_factory) / "digits"
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            pipelines.prepare.run("digits", str(out))
+    return str(out)
+
+
+def _of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a temporary directory that the processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
