@@ -1,0 +1,205 @@
+"""The launcher for TPU pods: get a slice, install, run, start again after what can be mended, give it back."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.launch.crew import Crew, WorkerState, command_hash
+from pipelines.launch.errors import CallError, LaunchError
+from pipelines.launch.gcloud import Gcloud
+from pipelines.launch.job import EXIT_STOPPED, Job
+from pipelines.launch.rehearsal import Rehearsal
+from pipelines.launch.remote import GcloudRemote
+from pipelines.launch.tpu_api import is_passing
+from pipelines.launch.tpu_lease import TpuLease
+from pipelines.launch.verdict import Judgement, Verdict
+from pipelines.launch.watch import Patience, watch
+
+_LAST_LINES = 15
+_USAGE = 2
+
+
+@dataclass
+class Counts:
+    """What a launch went through.
+
+    Attributes:
+        attempts: times that the program was started.
+        slices: TPU slices that it ran on.
+        restarts: starts on the same slice after a worker was lost or asked to stop.
+        failures: times that the program failed by itself.
+    """
+
+    attempts: int = 0
+    slices: int = 0
+    restarts: int = 0
+    failures: int = 0
+
+
+@dataclass
+class TpuPod:
+    """Runs a job on every worker of a TPU slice that it makes and deletes.
+
+    The job must be able to go on from its run directory: it is started again after a preemption or the loss of a
+    worker. Call `run` from the main thread; whatever ends it early stops the program and deletes the slice.
+
+    Attributes:
+        lease: the slice.
+        gcloud: what runs the calls.
+        package: directory that `package.build` returned.
+        say: takes one line about what happens.
+        patience: how long to wait for what.
+        keep: leave the slice when the job is over.
+        max_slices: TPU slices to use up by preemptions.
+        max_restarts: starts on the same slice after the loss of a worker.
+        max_failures: failures of the program to try again after.
+    """
+
+    lease: TpuLease
+    gcloud: Gcloud | Rehearsal
+    package: Path
+    say: Callable[[str], None]
+    patience: Patience = field(default_factory=Patience)
+    keep: bool = False
+    max_slices: int = 100
+    max_restarts: int = 10
+    max_failures: int = 1
+    counts: Counts = field(default_factory=Counts)
+    workers: list[WorkerState] = field(default_factory=list)
+    _crew: Crew | None = field(default=None, init=False)
+    _attempt: int = field(default=0, init=False)
+
+    def run(self, job: Job, on_line: Callable[[str], None]) -> int:
+        """Run the job to its end and return its exit code: 0 done, 75 stopped with the state saved.
+
+        Raises:
+          LaunchError: no slice could be had, it was lost too often or deleted by somebody, or could not be deleted.
+        """
+        try:
+            return self._until_over(job, on_line)
+        except BaseException:
+            self._stop_program()
+            raise
+        finally:
+            self.gcloud.stop()
+            if not self.keep:
+                self.lease.release()
+
+    def bring_up(self) -> None:
+        """Get the slice and install on it, and leave it; what was begun is deleted if that fails."""
+        try:
+            self._make_crew()
+        except BaseException:
+            self.gcloud.stop()
+            self.lease.release()
+            raise
+
+    def _until_over(self, job: Job, on_line: Callable[[str], None]) -> int:
+        while True:
+            judgement = self._one_attempt(job, on_line)
+            if judgement.verdict in (Verdict.STOPPED, Verdict.BROKEN):
+                machines = self._condition()
+                if machines is not Verdict.RUNNING:
+                    judgement = Judgement(machines, judgement.worker)
+            match judgement.verdict:
+                case Verdict.DONE:
+                    return 0
+                case Verdict.ASKED | Verdict.LIMIT:
+                    return EXIT_STOPPED
+                case Verdict.DELETED:
+                    self.lease.zone = None
+                    raise LaunchError(
+                        "the TPU was deleted by somebody else; the state is saved as of the last checkpoint, "
+                        "and the same command goes on from it"
+                    )
+                case Verdict.FAILED:
+                    code = judgement.worker.exit_code if judgement.worker else None
+                    self.counts.failures += 1
+                    if code == _USAGE or self.counts.failures > self.max_failures:
+                        return code or 1
+                    self.say(f"starting it again ({self.counts.failures} of {self.max_failures})")
+                case Verdict.GONE:
+                    self.say("the slice is gone: asking for a new one, to go on from the last checkpoint")
+                    self._crew = None
+                    self.lease.release()
+                case _:
+                    self.counts.restarts += 1
+                    if self.counts.restarts > self.max_restarts:
+                        raise LaunchError(f"a worker was lost {self.counts.restarts} times on slices that stayed")
+                    self.say("the slice is still there: starting again in place")
+
+    def _one_attempt(self, job: Job, on_line: Callable[[str], None]) -> Judgement:
+        try:
+            crew = self._crew or self._make_crew()
+            self._begin(crew, job)
+        except CallError as error:
+            self.say(f"the workers could not be prepared: {error}")
+            if error.status == "PREEMPTED":
+                return Judgement(Verdict.GONE)
+            if error.status != "NOT_FOUND" and not is_passing(error):
+                raise
+            time.sleep(self.patience.poll_s)
+            return Judgement(Verdict.BROKEN)
+        judgement, self.workers = watch(crew, self._attempt, on_line, self.patience, self._condition)
+        self._tell(judgement)
+        return judgement
+
+    def _make_crew(self) -> Crew:
+        if self.counts.slices >= self.max_slices:
+            raise LaunchError(f"{self.max_slices} slices were taken away: that is the limit")
+        self.lease.acquire()
+        assert self.lease.zone is not None
+        self.counts.slices += 1
+        request = self.lease.request
+        remote = GcloudRemote(
+            self.gcloud, request.name, self.lease.api.place(self.lease.zone), self.lease.num_workers,
+            request.internal_ips,
+        )  # fmt: skip
+        crew = Crew(remote, request.run_id, self.package.name)
+        crew.install(self.package, self.say)
+        self._crew = crew
+        return crew
+
+    def _begin(self, crew: Crew, job: Job) -> None:
+        """Start the next attempt, or go on with one that an earlier launch of this run has left running."""
+        if self.lease.adopted:
+            self.lease.adopted = False
+            states = crew.look()
+            attempts = {state.attempt for state in states}
+            self._attempt = max([self._attempt, *(attempt for attempt in attempts if attempt is not None)])
+            running = [state for state in states if state.state == "running"]
+            if len(running) == len(states) and attempts == {self._attempt}:
+                if {state.command for state in running} == {command_hash(job)}:
+                    self.say(f"attempt {self._attempt} is running there: watching it")
+                    self.counts.attempts += 1
+                    return
+                raise LaunchError(
+                    f"{self.lease.request.name} runs another command for the same run directory: "
+                    f"end it first with `vdm tpu stop {self.lease.request.name}`"
+                )
+        self._attempt += 1
+        self.counts.attempts += 1
+        crew.start(job, self._attempt)
+        self.say(f"attempt {self._attempt} is running on {crew.remote.num_workers} workers")
+
+    def _condition(self) -> Verdict:
+        return Verdict.GONE if self.lease.zone is None else self.lease.condition()
+
+    def _tell(self, judgement: Judgement) -> None:
+        """Say how an attempt ended; of a failure the last lines of the worker that failed first."""
+        worker = judgement.worker
+        self.say(f"attempt {self._attempt} {judgement.verdict.value}" + (f" ({worker})" if worker else ""))
+        if judgement.verdict in (Verdict.FAILED, Verdict.BROKEN) and worker and self._crew:
+            with contextlib.suppress(CallError):
+                for line in self._crew.log(worker.worker).log.splitlines()[-_LAST_LINES:]:
+                    self.say(f"  worker {worker.worker} | {line}")
+
+    def _stop_program(self) -> None:
+        """Let the program save its state, when the launch is ended from outside while it runs."""
+        self.gcloud.stop()
+        if self._crew is not None and self._attempt and not self.keep:
+            self.say("stopping the program; it saves its state")
+            with contextlib.suppress(LaunchError):
+                self.workers = self._crew.stop(self.patience.grace_s, self.patience.poll_s)
