@@ -6,7 +6,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 BIN = Path(sys.executable).parent
+REPOSITORY = Path(__file__).parents[2]
 DASK = "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"
 
 
@@ -14,12 +17,17 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in sorted(Path(directory).iterdir())}
 
 
-def prepare(out, *flags):
-    # The pool of workers starts `python` from PATH.
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "pipelines.command", "prepare", "digits", "--out", str(out), *flags]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def environment():
+    # The pool of workers starts `python` from PATH; the sources of the tests are no installed package.
+    return os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+
+
+def run(*words):
+    done = subprocess.run(
+        [sys.executable, *words], env=environment(), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def answers(port):
@@ -33,10 +41,9 @@ def server(log, module, flag, *words):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *words, flag, str(port)], env=environment, stdout=stream, stderr=stream
+            [sys.executable, "-m", module, *words, flag, str(port)], env=environment(), stdout=stream, stderr=stream
         )
     try:
         deadline = time.monotonic() + 60
@@ -50,24 +57,40 @@ def server(log, module, flag, *words):
         process.wait()
 
 
-def test_a_worker_of_a_pool_behind_a_job_service_writes_the_same_bytes(digits_dir, tmp_path):
-    jobs, pool = tmp_path / "jobs.log", tmp_path / "pool.log"
-    with (
-        server(jobs, "apache_beam.runners.portability.local_job_service_main", "--port") as job_port,
-        server(pool, "apache_beam.runners.worker.worker_pool_main", "--service_port") as pool_port,
-    ):
-        flags = [f"--job_endpoint=localhost:{job_port}", f"--environment_config=localhost:{pool_port}"]
-        prepare(
-            tmp_path / "out",
-            "--runner=PortableRunner",
-            "--environment_type=EXTERNAL",
-            *flags,
-        )
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    log = tmp_path_factory.mktemp("pool") / "log"
+    with server(log, "apache_beam.runners.worker.worker_pool_main", "--service_port") as port:
+        yield f"localhost:{port}"
+
+
+def readers(folder):
+    """Return how many processes read something, and all that was read."""
+    notes = [path.read_text().splitlines() for path in folder.iterdir()]
+    return len(notes), sorted(line for lines in notes for line in lines)
+
+
+def test_a_worker_of_a_pool_behind_a_job_service_writes_the_same_bytes(pool, digits_dir, tmp_path):
+    jobs = tmp_path / "jobs.log"
+    with server(jobs, "apache_beam.runners.portability.local_job_service_main", "--port") as port:
+        flags = ("--environment_type=EXTERNAL", f"--job_endpoint=localhost:{port}", f"--environment_config={pool}")
+        command = ("-m", "pipelines.command", "prepare", "digits", "--out", str(tmp_path / "out"))
+        assert run(*command, "--runner=PortableRunner", *flags).stderr == ""
     assert contents(tmp_path / "out") == contents(digits_dir)
     assert jobs.read_text().count("Requesting worker at") == 1
 
 
-def test_two_worker_processes_of_a_dask_cluster_write_the_same_bytes(digits_dir, tmp_path):
+def test_two_worker_processes_of_a_pool_share_the_shards(pool, digits_dir, tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    run("-m", "tests.beam_jobs.noted", str(notes), str(tmp_path / "out"), "--pool", pool)
+    assert contents(tmp_path / "out") == contents(digits_dir)
+    assert readers(notes) == (2, ["test 0", "test 179", "train 0", "train 719"])
+
+
+def test_two_worker_processes_of_a_dask_cluster_share_the_shards(digits_dir, tmp_path):
+    notes = tmp_path / "notes"
+    notes.mkdir()
     dask = ("distributed.cli.dask_scheduler", "distributed.cli.dask_worker")
     with server(tmp_path / "scheduler.log", dask[0], "--port", "--no-dashboard", "--host", "localhost") as port:
         address = f"tcp://localhost:{port}"
@@ -76,7 +99,7 @@ def test_two_worker_processes_of_a_dask_cluster_write_the_same_bytes(digits_dir,
             server(tmp_path / "first.log", dask[1], "--worker-port", *names),
             server(tmp_path / "second.log", dask[1], "--worker-port", *names),
         ):
-            prepare(tmp_path / "out", DASK, f"--dask_client_address={address}", "--dask_npartitions=4")
+            flags = (DASK, f"--dask_client_address={address}", "--dask_npartitions=4")
+            run("-m", "tests.beam_jobs.noted", str(notes), str(tmp_path / "out"), *flags)
     assert contents(tmp_path / "out") == contents(digits_dir)
-    log = (tmp_path / "scheduler.log").read_text()
-    assert log.count("Register worker") == 2
+    assert readers(notes) == (2, ["test 0", "test 179", "train 0", "train 719"])
