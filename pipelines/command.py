@@ -104,7 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
                  "vdm export --workdir runs/a --out bundles/a")  # fmt: skip
     export.add_argument("--workdir", type=_path, required=True, help="run directory")
     export.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
-    export.add_argument("--out", type=_path, required=True, help="bundle directory to make")
+    export.add_argument("--out", type=_path, required=True, help="bundle directory to make, local or gs://")
+    export.add_argument("--data", type=_path, help="data directory: its version goes on the card")
+    export.add_argument("--samples", type=int, metavar="N", help="images in samples.png (default 64; fewer on a CPU)")
+    export.add_argument("--sample-steps", type=int, metavar="T", help="steps of each (default 250; fewer on a CPU)")
+    export.add_argument("--onnx", action="store_true", help="write model.onnx too; needs the group onnx")
 
     import_ = add("import", "a checkpoint of google-research/vdm to a run directory",
                   "vdm import checkpoints-0 runs/published cifar10",
@@ -126,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a",
                  "vdm verify bundles/a --data data/cifar10")  # fmt: skip
     verify.add_argument("bundle", type=_path, help="bundle directory")
-    verify.add_argument("--data", type=_path, help="data directory that must be what the model was trained on")
+    verify.add_argument("--data", type=_path, help="data directory of the model: measures bpd again")
     verify.add_argument("--allow-other-data", action="store_true", help="say that the data is other, do not refuse it")
     return parser
 
@@ -252,7 +256,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "info":
                 result = _info(args)
             case "export":
-                result = _job("export")(args.workdir, args.out, step=args.step)
+                result = _job("export")(
+                    args.workdir, args.out, step=args.step, data=args.data, num_samples=args.samples,
+                    sample_steps=args.sample_steps, onnx=args.onnx,
+                )  # fmt: skip
             case _:
                 result = _job("verify")(args.bundle, args.data, allow_other_data=args.allow_other_data)
         if result is not None:

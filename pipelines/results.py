@@ -127,6 +127,7 @@ class ExportResult:
         num_params: number of parameters.
         num_bytes: size of all files.
         max_difference: measured difference of each exported function from the model, by file name.
+        left_out: formats that were not written or not checked, and why.
         bpd: bits per dimension of this checkpoint, None if not measured.
         bpd_stderr: Monte Carlo standard error of bpd, None if not measured.
     """
@@ -136,6 +137,7 @@ class ExportResult:
     num_params: int
     num_bytes: int
     max_difference: dict[str, float]
+    left_out: dict[str, str]
     bpd: float | None
     bpd_stderr: float | None
 
@@ -149,6 +151,7 @@ class ExportResult:
                 ("size", _megabytes(self.num_bytes)),
                 ("bpd", _with_error(self.bpd, self.bpd_stderr)),
                 *_differences(self.max_difference),
+                *self.left_out.items(),
             ]
         )
 
@@ -161,19 +164,29 @@ class VerifyResult:
         bundle: the directory of the bundle.
         num_files: files whose checksum was compared.
         max_difference: measured difference of each exported function from the model, by file name.
+        not_checked: formats whose package is not installed here, and which.
         same_data: whether a data directory holds what the model was trained and measured on; None if none was given.
+        report: bits per dimension measured again; None if no data was given.
+        claimed: bpd and its standard error as the bundle states them for the same images, else None.
     """
 
     bundle: str
     num_files: int
     max_difference: dict[str, float]
+    not_checked: dict[str, str]
     same_data: bool | None = None
+    report: BpdReport | None = None
+    claimed: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        """Return that the bundle is as it was written, and the differences that were measured."""
+        """Return that the bundle is as it was written, and what was measured."""
         head = f"bundle {self.bundle}: verified, the checksums of {self.num_files:,} files are right"
         words = {None: [], True: [("data", "those of the bundle")], False: [("data", "other than the bundle's")]}
-        return _columns([(head,), *_differences(self.max_difference), *words[self.same_data]])
+        rows = [(head,), *_differences(self.max_difference), *self.not_checked.items(), *words[self.same_data]]
+        if self.report is not None:
+            rows.append(("bpd measured again", str(self.report)))
+            rows.append(("bpd of the bundle", _with_error(*(self.claimed or (None, None)))))
+        return _columns(rows)
 
 
 @dataclass(frozen=True)
@@ -271,7 +284,7 @@ def _differences(max_difference: dict[str, float]) -> list[tuple[str, str]]:
     return [
         (
             f"difference of {name}",
-            (f"{value:.1e}" if value else "0") + (" of the values" if name.startswith("sampler") else " relative"),
+            (f"{value:.1e}" if value else "0") + (" of the values" if "sample" in name else " relative"),
         )
         for name, value in sorted(max_difference.items())
     ]

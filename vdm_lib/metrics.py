@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from vdm_lib.errors import CheckpointError
 
@@ -14,7 +15,7 @@ def mean_metrics(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
-def read_metrics(path: Path) -> list[dict[str, int | float]]:
+def read_metrics(path: Path | epath.Path) -> list[dict[str, int | float]]:
     """Return the rows of a metrics.jsonl in order; a last line cut short by a kill is left out.
 
     Raises:

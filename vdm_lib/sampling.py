@@ -10,7 +10,9 @@ from vdm_lib.model import VDM
 from vdm_lib.types import Key, Latents, Params
 
 
-def reverse_step(model: VDM, params: Params, z_t: Latents, noise: Latents, i: jax.Array, num_steps: int) -> Latents:
+def reverse_step(
+    model: VDM, params: Params, z_t: Latents, noise: Latents, i: jax.Array, num_steps: int | jax.Array
+) -> Latents:
     """Return z_s for step i of num_steps: from t = (T - i) / T to s = (T - i - 1) / T."""
     t = (num_steps - i) / num_steps
     s = (num_steps - i - 1) / num_steps

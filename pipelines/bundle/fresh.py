@@ -1,0 +1,76 @@
+"""Processes of their own for a bundle: one for every package that checks a format, one for every that writes it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines.bundle import check
+from vdm_lib.errors import VdmError
+
+CHECK = Path(check.__file__)
+# Where `-m` finds the project without an installation.
+_ROOT = CHECK.parents[2]
+
+
+@dataclass
+class Checked:
+    """What the checks found: files compared with their sums, differences by file, and what was left out and why."""
+
+    files: int = 0
+    max_difference: dict[str, float] = field(default_factory=dict)
+    not_checked: dict[str, str] = field(default_factory=dict)
+
+
+def run_checks(bundle: Path, parts: Iterable[str] = ("sums", *check.FORMATS)) -> Checked:
+    """Check a local bundle; no process sees this project, and none sees two of the packages.
+
+    Raises:
+        VdmError: the bundle is not verified; one line that names the file.
+    """
+    parts = list(parts)
+    checked = Checked()
+    # Side by side: much of each is importing and compiling on one core.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        results = list(pool.map(lambda part: _run(bundle, part), parts))
+    for result in results:
+        checked.files += result["files"]
+        checked.max_difference |= result["max_difference"]
+        checked.not_checked |= result["not_checked"]
+    return checked
+
+
+def _run(bundle: Path, part: str) -> dict[str, Any]:
+    if part in check.FORMATS and bundle.is_dir() and not (bundle / check.FORMATS[part][1]).exists():
+        # Spares the start of a process; a file that should be there is missed by the sums.
+        return {"files": 0, "max_difference": {}, "not_checked": {}}
+    # -I keeps the script's own directory and the working directory off the path.
+    command = [sys.executable, "-I", str(CHECK), str(bundle), "--only", part]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise VdmError(f"checking {bundle} ({part}) failed with exit code {done.returncode}: {reason}") from None
+    if done.returncode or not result["verified"]:
+        raise VdmError(f"the bundle {bundle} is not verified: {result['error']}")
+    return result
+
+
+def run_writer(module: str, bundle: Path) -> None:
+    """Run `python -m MODULE BUNDLE`, which adds a file or directory to a bundle.
+
+    Raises:
+        VdmError: it failed; the last line it said.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(bundle)], capture_output=True, text=True, check=False, cwd=_ROOT
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
+        raise VdmError(f"cannot write {module.rsplit('.', 1)[-1]} of the bundle: {reason[:300]}")

@@ -1,0 +1,129 @@
+"""Where a bundle lies: written under a temporary name and published whole, on a local disk or in gs://."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from etils import epath
+
+from pipelines.bundle.check import SUMS
+from vdm_lib.errors import ConfigError, VdmError
+from vdm_lib.storage import storage_errors
+
+
+def is_remote(place: str) -> bool:
+    """Return whether a place is in an object store."""
+    return "://" in place
+
+
+def check_free(out: str) -> None:
+    """Raise ConfigError if a place for a new bundle holds something."""
+    with storage_errors(out):
+        path = epath.Path(out)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ConfigError(f"{out} is there already: choose another directory or remove it")
+
+
+@contextmanager
+def staged(out: str, num_bytes: int) -> Iterator[Path]:
+    """Yield a local directory to fill; leaving the block publishes it as `out`, an error leaves nothing behind.
+
+    Args:
+        out: directory to make, local or gs://.
+        num_bytes: about how much will be written, asked of the disk beforehand.
+
+    Raises:
+        ConfigError: `out` holds something.
+        VdmError: the disk is full or not writable.
+        DataError: the object store refuses.
+    """
+    check_free(out)
+    if is_remote(out):
+        with tempfile.TemporaryDirectory(prefix="vdm-bundle-") as temporary, _disk_errors(out):
+            _check_space(Path(temporary), num_bytes, out)
+            yield Path(temporary)
+            with storage_errors(out):
+                _upload(Path(temporary), out)
+        return
+    final = Path(out).absolute()
+    temporary = final.parent / f"{final.name}.tmp-{os.urandom(4).hex()}"
+    try:
+        with _disk_errors(out):
+            temporary.mkdir(parents=True)
+            _check_space(temporary, num_bytes, out)
+            yield temporary
+            temporary.replace(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def fetched(bundle: str) -> Iterator[Path]:
+    """Yield a local directory that holds the bundle: itself, or a copy of what lies in gs://.
+
+    Raises:
+        VdmError: there is no such bundle.
+        DataError: the object store refuses.
+    """
+    if not is_remote(bundle):
+        yield Path(bundle)
+        return
+    with tempfile.TemporaryDirectory(prefix="vdm-bundle-") as temporary, _disk_errors(temporary):
+        with storage_errors(bundle):
+            root = epath.Path(bundle)
+            if not (root / SUMS).exists():
+                raise VdmError(f"{bundle} holds no bundle (no {SUMS})")
+            copy_files(root, epath.Path(temporary))
+        yield Path(temporary)
+
+
+def copy_files(source: epath.Path, target: epath.Path) -> None:
+    """Copy all files of a bundle, SHA256SUMS last: a bundle without it is no bundle yet."""
+    names = sorted(str(path.relative_to(source)) for path in _files(source))
+    for name in sorted(names, key=lambda name: (name == SUMS, name)):
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((source / name).read_bytes())
+
+
+def _files(directory: epath.Path) -> Iterator[epath.Path]:
+    for path in directory.iterdir():
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def _upload(local: Path, out: str) -> None:
+    """Upload under a temporary name, then rename file by file: an object store has no directories to rename."""
+    final = epath.Path(out)
+    temporary = final.parent / f"{final.name}.tmp-{os.urandom(4).hex()}"
+    try:
+        copy_files(epath.Path(local), temporary)
+        names = [str(path.relative_to(local)) for path in local.rglob("*") if path.is_file()]
+        for name in sorted(names, key=lambda name: (name == SUMS, name)):
+            (temporary / name).rename(final / name)
+    except BaseException:
+        for place in (temporary, final):
+            if place.exists():
+                place.rmtree()
+        raise
+
+
+def _check_space(directory: Path, num_bytes: int, out: str) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < num_bytes:
+        raise VdmError(
+            f"cannot write the bundle {out}: about {num_bytes / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free"
+        )
+
+
+@contextmanager
+def _disk_errors(out: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VdmError(f"cannot write the bundle {out}: {error.strerror or error}") from error

@@ -1,0 +1,111 @@
+"""What a bundle computes, as pure functions of flat parameters; every format is made of these.
+
+Parameters are flat, as `safetensors` loads them: a dict of names joined by '/'. The batch size is free, and with one
+seed image i is the same in a batch of any size.
+
+    eps_hat(params, z_t, gamma_t, conditioning) -> estimate of the noise in z_t, float32 [b, h, w, c]
+    bpd(params, images, seed)                   -> one estimate of the bound per image, bits per dimension, float32 [b]
+    images(params, z_1, key_data, num_steps)    -> uint8 levels [b, h, w, c] by ancestral sampling from z_1
+    start(num, seed)                            -> z_1 and key_data for `images`
+"""
+
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.stages import Wrapped
+
+from vdm_lib import diffusion, likelihood
+from vdm_lib.likelihood import nats_to_bpd
+from vdm_lib.model import VDM, Noise
+from vdm_lib.sampling import reverse_step
+from vdm_lib.types import Conditioning, Latents, Levels, Params, PerImage
+
+# Named, so that a user's jax_default_prng_impl does not change what the files compute.
+_PRNG = "threefry2x32"
+
+
+def flatten_params(params: Params, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested params by their names joined by '/'."""
+    flat: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, dict):
+            flat |= flatten_params(value, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unflatten_params(flat: dict[str, Any]) -> Params:
+    """Return the nested params that `flatten_params` made flat."""
+    params: Params = {}
+    for path, value in flat.items():
+        *parents, name = path.split("/")
+        node = params
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return params
+
+
+def _normal_per_image(key: jax.Array, shape: tuple[Any, ...]) -> jax.Array:
+    """Return standard normal noise [b, ...] in which that of image i depends on the key and i alone."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(shape[0]))
+    return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
+
+
+def eps_hat(model: VDM, params: dict[str, Any], z_t: Latents, gamma_t: PerImage, conditioning: Conditioning) -> Latents:
+    """Return the network's estimate of the noise in z_t, Eq. (13) ff. of arXiv 2107.00630."""
+    return model.eps_hat(unflatten_params(params), z_t, gamma_t, conditioning)
+
+
+def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: jax.Array) -> PerImage:
+    """Return one estimate of the negative evidence lower bound (Eq. 11) in bits per dimension of each image.
+
+    The times of a batch are spread evenly over [0, 1). `VDM.draw_noise` needs a batch of known size, this does not.
+    """
+    key_0, key_t, key_eps = jax.random.split(jax.random.key(seed, impl=_PRNG), 3)
+    batch = images.shape[0]
+    spread = jnp.arange(batch, dtype=jnp.float32) / jnp.asarray(batch, jnp.float32)
+    noise = Noise(
+        eps_0=_normal_per_image(key_0, images.shape),
+        t=jnp.mod(jax.random.uniform(key_t) + spread, 1.0),
+        eps=_normal_per_image(key_eps, images.shape),
+    )
+    total = model.losses(unflatten_params(params), images, jnp.zeros(batch), noise).total
+    return nats_to_bpd(total, model.data.num_dims)
+
+
+def start(model: VDM, num: Any, seed: jax.Array) -> tuple[Latents, jax.Array]:
+    """Return standard normal z_1 [num, h, w, c] and the key data uint32 [2] of the steps, both from the seed."""
+    key_1, key_steps = jax.random.split(jax.random.key(seed, impl=_PRNG))
+    return _normal_per_image(key_1, (num, *model.data.image_shape)), jax.random.key_data(key_steps)
+
+
+def images(model: VDM, params: dict[str, Any], z_1: Latents, key_data: jax.Array, num_steps: jax.Array) -> jax.Array:
+    """Return uint8 images [b, h, w, c] by num_steps ancestral steps from z_1, Eq. (6) of `diffusion`."""
+    nested = unflatten_params(params)
+    key = jax.random.wrap_key_data(key_data, impl=_PRNG)
+
+    def body(i: jax.Array, z: jax.Array) -> jax.Array:
+        noise = _normal_per_image(jax.random.fold_in(key, i), z.shape)
+        return reverse_step(model, nested, z, noise, i, num_steps)
+
+    z_0 = jax.lax.fori_loop(0, num_steps, body, z_1)
+    z_0_rescaled = z_0 / diffusion.alpha(model.gamma(nested, jnp.asarray(0.0)))
+    return likelihood.most_likely_levels(z_0_rescaled, model.data.num_levels).astype(jnp.uint8)
+
+
+class Jitted(NamedTuple):
+    """The functions of one model under jit, so that every user of a shape shares its compilation."""
+
+    eps_hat: Wrapped
+    bpd: Wrapped
+    images: Wrapped
+
+
+@cache
+def jitted(model: VDM) -> Jitted:
+    """Return the functions of a model under jit; they take flat parameters first."""
+    return Jitted(*(jax.jit(partial(function, model)) for function in (eps_hat, bpd, images)))
