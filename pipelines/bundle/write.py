@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 import configs
 from pipelines.bundle import check
@@ -97,7 +97,7 @@ def _write_files(
     _write(directory / "metrics.json", _json(NOT_MEASURED if facts.report is None else asdict(facts.report)))
     _write(directory / "provenance.json", _json(provenance | {"bundle_schema_version": check.SCHEMA_VERSION}))
     shutil.copyfile(CHECK, directory / "verify.py")
-    save_file(params, directory / "params.safetensors")
+    _write(directory / "params.safetensors", save(params))
     for name, data in stablehlo.serialise(model, params).items():
         _write(directory / name, data)
     writers, notes = [], {}

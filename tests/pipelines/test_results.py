@@ -35,7 +35,7 @@ def test_a_run_that_was_stopped_or_had_nothing_to_do_says_so():
 
 
 def test_the_bpd_of_a_bundle_has_its_error():
-    fields = {"bundle": "b", "step": 9, "num_params": 1000, "num_bytes": 1_234_567}
+    fields = {"bundle": "b", "step": 9, "num_params": 1000, "num_bytes": 1_234_567, "left_out": {}}
     measured = str(ExportResult(**fields, max_difference={"eps.jaxexport": 0.0}, bpd=2.34567, bpd_stderr=0.0123))
     assert "bpd                          2.346 ± 0.012 bits/dim" in measured
     assert "size                         1.2 MB" in measured

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -54,15 +53,3 @@ def test_nothing_is_made_where_there_is_no_run_to_sample(tmp_path):
     words = ["sample", "--workdir", str(tmp_path / "none"), "--out", str(tmp_path / "x" / "s.png")]
     assert command.main(words) == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_an_export_without_a_report_names_vdm_eval(run, tmp_path, capsys):
-    words = ["export", "--workdir", str(run), "--out", str(tmp_path / "bundle"), "--json"]
-    assert command.main(words) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["bpd"] is None
-    assert captured.err.count("\n") == 1
-    assert f"`vdm eval --workdir {run} --data DATA --step 6`" in captured.err
-    # The second time the directory is there: seen before the checkpoint is read.
-    assert command.main(words) == 2
-    assert "is there already" in capsys.readouterr().err

@@ -5,14 +5,16 @@ import pytest
 import pipelines.prepare
 import pipelines.verify
 from pipelines import command
+from pipelines.bundle.fresh import Checked
 from vdm_lib.errors import CheckpointError, DataError
 from vdm_lib.records import read_manifest
 
 
 @pytest.fixture
 def bundle(digits_dir, tmp_path, monkeypatch):
-    """What `verify` reads of a bundle once its files are checked, which tests/vdm_lib/test_export.py does."""
-    monkeypatch.setattr(pipelines.verify, "run_check", lambda _: {"files": 9, "max_difference": {}})
+    """What `verify` compares of a bundle once its files are checked and before bpd is measured."""
+    monkeypatch.setattr(pipelines.verify, "run_checks", lambda _: Checked())
+    monkeypatch.setattr(pipelines.verify, "_measure", lambda *_: (None, None))
     splits = {name: split.fingerprint for name, split in read_manifest(digits_dir).splits.items()}
     (tmp_path / "provenance.json").write_text(json.dumps({"data_fingerprints": {"train": splits["train"]}}))
     (tmp_path / "metrics.json").write_text(json.dumps({"split": "test", "data_fingerprint": splits["test"]}))

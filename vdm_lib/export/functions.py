@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.stages import Wrapped
+from jax.typing import ArrayLike
 
 from vdm_lib import diffusion, likelihood
 from vdm_lib.likelihood import nats_to_bpd
@@ -60,7 +61,7 @@ def eps_hat(model: VDM, params: dict[str, Any], z_t: Latents, gamma_t: PerImage,
     return model.eps_hat(unflatten_params(params), z_t, gamma_t, conditioning)
 
 
-def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: jax.Array) -> PerImage:
+def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: ArrayLike) -> PerImage:
     """Return one estimate of the negative evidence lower bound (Eq. 11) in bits per dimension of each image.
 
     The times of a batch are spread evenly over [0, 1). `VDM.draw_noise` needs a batch of known size, this does not.
@@ -77,16 +78,17 @@ def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: jax.Array) -> 
     return nats_to_bpd(total, model.data.num_dims)
 
 
-def start(model: VDM, num: Any, seed: jax.Array) -> tuple[Latents, jax.Array]:
+def start(model: VDM, num: Any, seed: ArrayLike) -> tuple[Latents, jax.Array]:
     """Return standard normal z_1 [num, h, w, c] and the key data uint32 [2] of the steps, both from the seed."""
     key_1, key_steps = jax.random.split(jax.random.key(seed, impl=_PRNG))
     return _normal_per_image(key_1, (num, *model.data.image_shape)), jax.random.key_data(key_steps)
 
 
-def images(model: VDM, params: dict[str, Any], z_1: Latents, key_data: jax.Array, num_steps: jax.Array) -> jax.Array:
+def images(model: VDM, params: dict[str, Any], z_1: Latents, key_data: ArrayLike, num_steps: ArrayLike) -> jax.Array:
     """Return uint8 images [b, h, w, c] by num_steps ancestral steps from z_1, Eq. (6) of `diffusion`."""
     nested = unflatten_params(params)
-    key = jax.random.wrap_key_data(key_data, impl=_PRNG)
+    key = jax.random.wrap_key_data(jnp.asarray(key_data), impl=_PRNG)
+    num_steps = jnp.asarray(num_steps)
 
     def body(i: jax.Array, z: jax.Array) -> jax.Array:
         noise = _normal_per_image(jax.random.fold_in(key, i), z.shape)

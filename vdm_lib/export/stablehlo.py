@@ -31,7 +31,7 @@ def serialise(model: VDM, params: dict[str, Any]) -> dict[str, bytes]:
     (batch,) = jax_export.symbolic_shape("b")
     images = (batch, *model.data.image_shape)
 
-    def spec(shape: tuple[Any, ...], dtype: type) -> jax.ShapeDtypeStruct:
+    def spec(shape: tuple[Any, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
 
     jitted = functions.jitted(model)

@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdm_lib.config import DataConfig, ModelConfig
+from vdm_lib.export import functions, stablehlo
+from vdm_lib.export.functions import flatten_params, unflatten_params
+from vdm_lib.likelihood import nats_to_bpd
+from vdm_lib.model import VDM
+
+MODEL = VDM(DataConfig(name="toy", image_shape=(4, 4, 1), num_levels=17), ModelConfig(n_embd=64, n_layer=1))
+JITTED = functions.jitted(MODEL)
+
+
+@pytest.fixture(scope="module")
+def flat():
+    # A fresh network's last layers are zero: it would return z_t whatever the rest of it does.
+    leaves, tree = jax.tree.flatten(flatten_params(jax.jit(MODEL.init)(jax.random.key(0))))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + 0.03 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+def test_flat_parameters_become_nested_and_flat_again(flat):
+    assert "score_model/conv_in/kernel" in flat
+    assert flatten_params(unflatten_params(flat)).keys() == flat.keys()
+
+
+def test_bpd_estimates_the_bound_of_the_model(flat):
+    images = np.random.default_rng(0).integers(0, 17, (64, 4, 4, 1), dtype=np.uint8)
+    got = np.stack([JITTED.bpd(flat, images, np.uint32(seed)) for seed in range(8)])
+
+    @jax.jit
+    def direct(key):
+        losses = MODEL.losses(unflatten_params(flat), jnp.asarray(images), jnp.zeros(64), MODEL.draw_noise(key, 64))
+        return nats_to_bpd(losses.total, 16)
+
+    expected = np.stack([direct(jax.random.key(seed)) for seed in range(8)])
+    assert got.shape == expected.shape
+    assert len(np.unique(got)) == got.size
+    # Two independent estimates by 8 seeds: their means differ by a few of their own standard errors.
+    means = got.mean(axis=1), expected.mean(axis=1)
+    error = np.sqrt(sum(mean.var(ddof=1) / mean.size for mean in means))
+    assert abs(means[0].mean() - means[1].mean()) < 5 * error
+
+
+def test_an_image_is_the_same_in_a_batch_of_any_size_and_one_file_serves_all(flat):
+    files = stablehlo.serialise(MODEL, flat)
+    assert set(files) == {"eps.jaxexport", "bpd.jaxexport", "sampler.jaxexport"}
+    sampler = jax.export.deserialize(bytearray(files["sampler.jaxexport"])).call
+    drawn = {}
+    for num in (2, 3):
+        z_1, key_data = functions.start(MODEL, num, np.uint32(5))
+        drawn[num] = np.asarray(sampler(flat, z_1, key_data, np.int32(4)))
+    assert (drawn[3].dtype, drawn[3].shape) == (np.uint8, (3, 4, 4, 1))
+    assert drawn[3].max() < 17
+    assert len(np.unique(drawn[3])) > 2
+    np.testing.assert_array_equal(drawn[2], drawn[3][:2])
+    other = functions.start(MODEL, 2, np.uint32(6))
+    assert np.any(np.asarray(sampler(flat, *other, np.int32(4))) != drawn[2])
