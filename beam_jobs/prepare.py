@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from etils import epath
 
@@ -9,6 +11,8 @@ from beam_jobs.commit import PAGE_NAME, PROBLEMS_NAME, REJECTS_NAME, STATS_NAME
 from beam_jobs.plan import Plan, make_plan
 from beam_jobs.quiet import quiet
 from beam_jobs.sources.base import Source
+from beam_jobs.sources.tfds import TfdsDirectory
+from beam_jobs.worker_package import write_wheel
 from vdm_lib.errors import DataError
 from vdm_lib.records import (
     MANIFEST_NAME,
@@ -35,6 +39,8 @@ _OTHER_NAMES = (
 
 # Not DirectRunner: it first tries to download another engine, and runs another one when that succeeds.
 _DEFAULT_RUNNER = "--runner=FnApiRunner"
+# Flags by which a caller brings this project to Dataflow's workers himself.
+_SHIPS_THE_PROJECT = {"--extra_package", "--extra_packages", "--setup_file", "--sdk_container_image"}
 
 
 def _is_leftover(name: str) -> bool:
@@ -94,7 +100,7 @@ def _abandon(out_dir: epath.Path, existed: bool) -> None:
 
 
 def _run(plan: Plan, flags: Sequence[str]) -> None:
-    with quiet():
+    with quiet(), TemporaryDirectory() as temporary:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
         from apache_beam.runners.runner import create_runner
@@ -105,9 +111,12 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
         flags = [*flags] if has_runner else [_DEFAULT_RUNNER, *flags]
         try:
             # A runner brings options of its own, which Beam knows once the runner is loaded.
-            create_runner(PipelineOptions(flags).view_as(StandardOptions).runner)
+            runner = PipelineOptions(flags).view_as(StandardOptions).runner
+            create_runner(runner)
         except Exception as error:
             raise DataError(f"the Beam job failed: {str(error).strip().splitlines()[-1]}") from error
+        if runner.endswith("DataflowRunner") and not {flag.split("=")[0] for flag in flags} & _SHIPS_THE_PROJECT:
+            flags.append(f"--extra_package={write_wheel(Path(temporary), tfds=isinstance(plan.source, TfdsDirectory))}")
         options = PipelineOptions(flags)
         known = options.get_all_options()
         unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
@@ -175,6 +184,8 @@ def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str])
         problems = directory / PROBLEMS_NAME
         if problems.exists():
             _raise_problems(plan, problems.read_text())
+        if not (directory / MANIFEST_NAME).exists():  # Dask's runner says DONE of steps that it left out
+            raise DataError("the Beam job ended without writing a manifest: its runner did not run the whole job")
         manifest = read_manifest(directory)
         (directory / MARKER_NAME).unlink(missing_ok=True)
         return manifest

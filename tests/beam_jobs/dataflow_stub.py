@@ -24,13 +24,13 @@ class Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(_JOBS, self.path.split("?")[0])
         if match is None:
             return self._send(404, {"error": {"code": 404, "message": self.path}})
-        if self.server.refuse:
-            error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Quota exceeded for quota metric"}
-            return self._send(429, {"error": error})
         self.server.job = json.loads(body) | match.groupdict() | {
             "id": "2026-01-01_00_00_00-1", "projectId": match["project"], "location": match["region"],
             "currentState": "JOB_STATE_RUNNING", "createTime": "2026-01-01T00:00:00Z",
         }  # fmt: skip
+        if self.server.refuse:
+            error = {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "Quota exceeded for quota metric"}
+            return self._send(429, {"error": error})
         return self._send(200, self.server.job)
 
     def do_GET(self):

@@ -10,8 +10,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from etils import epath
 
 from beam_jobs.commit import commit
@@ -21,6 +23,7 @@ from beam_jobs.shards import fault_of, write_shard
 from beam_jobs.sources.base import Unreadable
 from beam_jobs.sources.digits import Digits
 from beam_jobs.summary import no_summary
+from beam_jobs.transforms import build
 from pipelines.prepare import run
 from tests.shared import shared_path
 from vdm_lib.data import load_split
@@ -319,6 +322,24 @@ def test_a_wrong_flag_is_one_clear_line(tmp_path, flag, message):
         prepare(Toy(), tmp_path / "out", pipeline_options=[flag])
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_runner_that_says_done_and_does_nothing_is_found_out(tmp_path):
+    flags = ["--runner=tests.beam_jobs.noted.IdleRunner"]
+    with pytest.raises(DataError, match="ended without writing a manifest: its runner did not run the whole job"):
+        prepare(Toy(), tmp_path / "out", pipeline_options=flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_job_is_one_branch_that_ends_in_the_commit(tmp_path):
+    """Dask's runner computes what the last node needs and leaves out every other branch."""
+    pipeline = beam.Pipeline(FnApiRunner())
+    build(pipeline, make_plan(Toy(), os.fspath(tmp_path)))
+    transforms = pipeline.to_runner_api().components.transforms.values()
+    leaves = [each for each in transforms if not each.subtransforms]
+    consumed = {collection for each in leaves for collection in each.inputs.values()}
+    ends = [each.unique_name for each in leaves if not consumed & set(each.outputs.values())]
+    assert [name.split("/")[:2] for name in ends] == [["Commit", "WriteManifest"]]
 
 
 PREPARE_AND_DESCRIBE_CIFAR10 = """
