@@ -46,7 +46,7 @@ def stage(kind: type, *words: str) -> Any:
         raise SystemExit(done.returncode)
     fields = json.loads(done.stdout.splitlines()[-1])
     if kind is EvalResult:
-        fields["reports"] = tuple(BpdReport(**report) for report in fields["reports"])
+        fields["reports"] = tuple(BpdReport.from_fields(report, "vdm eval") for report in fields["reports"])
     result = kind(**fields)
     print(result, flush=True)
     return result

@@ -1,5 +1,11 @@
-"""The evaluation job: bits per dimension of checkpoints, with errors; one report per step, written once."""
+"""The evaluation job: bits per dimension of checkpoints, with errors; one report per step, written once.
 
+eval/STEP.json is the report, eval/STEP.parquet the terms of each image in each pass, eval/STEP.passes/ what a killed
+evaluation has measured so far. Measurements that differ from the run's own way have it in their names.
+"""
+
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,14 +13,19 @@ import jax
 
 import configs
 from pipelines import run_dir
+from pipelines.eval_files import PassFiles, eval_path, identity, write_parquet
+from pipelines.eval_tables import columns_of
 from pipelines.progress import Progress
 from pipelines.results import EvalResult
+from pipelines.stop import StopRequest, stop_on_signal
 from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints
+from vdm_lib.checksums import params_digest
 from vdm_lib.config import Config
 from vdm_lib.data import Split, load_split
 from vdm_lib.errors import CheckpointError, ConfigError
-from vdm_lib.evaluate import per_image_bpd, summarise
+from vdm_lib.evaluate import Subject, check_data
+from vdm_lib.measure import measure_split
 from vdm_lib.model import VDM
 from vdm_lib.reference_protocol import NUM_BATCHES, per_batch_bpd, summarise_batches
 from vdm_lib.report import BpdReport
@@ -24,6 +35,12 @@ from vdm_lib.types import Params
 
 # What an evaluation may change of a trained model: how it is measured, not what it is.
 _MAY_CHANGE = ("eval.", "model.timesteps", "model.antithetic_time_sampling")
+# What does not change a pass: how many there are, and how many images go through the network at once.
+_NOT_OF_A_PASS = ("passes", "max_passes", "target_se", "batch_size")
+
+
+class _StopAfterPass(Exception):  # noqa: N818 (not an error: the passes so far are kept)
+    """A signal has asked for a stop."""
 
 
 def run(
@@ -51,13 +68,10 @@ def run(
       CheckpointError: other data, or no such checkpoint; none at all is an error too, unless step is `all`.
       ConfigError: an override of something that was trained.
       DataError: data that cannot be read or that the model is not for.
+      DivergedError: losses that are not finite.
     """
-    overrides = overrides or {}
-    trained = [key for key in overrides if not key.startswith(_MAY_CHANGE)]
-    if trained:
-        raise ConfigError(f"eval cannot change {trained[0]} of a trained run, only {', '.join(_MAY_CHANGE)}")
     own = run_dir.read_config(workdir)
-    config = configs.override(own, overrides)
+    config = overridden(own, overrides or {})
     kind = _kind(own, config, split)
     if step == "all":
         with Checkpoints(workdir) as checkpoints:
@@ -65,27 +79,38 @@ def run(
     else:
         steps = [newest_step(workdir) if step == "latest" else int(step)]
     images = load_split(data, split)
+    check_data(config, images)
     at_hand = run_dir.data_metadata(data)["data_fingerprints"]
     at_hand = {name: at_hand[name] for name in ("train", split) if name in at_hand}
     other_kind = f"{kind}-data={images.fingerprint[:8]}"
-    reports = []
-    for wanted in steps:
-        report = None if force else run_dir.read_eval_report(workdir, wanted, kind)
-        other = report is not None and report.data_fingerprint != images.fingerprint
-        if other and not allow_other_data:
-            raise CheckpointError(
-                f"step {wanted} was evaluated on other {split} images: give that data directory, or --allow-other-data"
-            )
-        if report is None or other:
-            restored = restore_ema(workdir, config, wanted)
-            known = restored.metadata["data_fingerprints"]
-            same = run_dir.check_same_data(known, at_hand, allow_other=allow_other_data)
-            used = kind if same and not other else other_kind
-            report = None if force or used == kind else run_dir.read_eval_report(workdir, wanted, used)
-            if report is None:
-                report = _measure(config, restored.params, images, wanted)
-                run_dir.write_eval_report(workdir, report, used)
-        reports.append(report)
+    reports: list[BpdReport] = []
+    with stop_on_signal() as stop:
+        for wanted in steps:
+            report = None if force else run_dir.read_eval_report(workdir, wanted, kind)
+            other = report is not None and report.data_fingerprint != images.fingerprint
+            if other and not allow_other_data:
+                raise CheckpointError(
+                    f"step {wanted} was evaluated on other {split} images: "
+                    "give that data directory, or --allow-other-data"
+                )
+            if report is None or other:
+                try:
+                    restored = restore_ema(workdir, config, wanted, raw=config.eval.params == "raw")
+                except CheckpointError:
+                    # Training removes old checkpoints while the newer ones are being measured.
+                    if step != "all" or wanted in _steps(workdir):
+                        raise
+                    print(f"vdm eval: checkpoint {wanted} was removed meanwhile, left out", file=sys.stderr, flush=True)
+                    continue
+                known = restored.metadata["data_fingerprints"]
+                same = run_dir.check_same_data(known, at_hand, allow_other=allow_other_data)
+                used = kind if same and not other else other_kind
+                report = None if force or used == kind else run_dir.read_eval_report(workdir, wanted, used)
+                try:
+                    report = report or _measure(workdir, config, restored.params, images, wanted, used, stop)
+                except _StopAfterPass:
+                    return EvalResult(workdir=workdir, reports=tuple(reports), stopped=True)
+            reports.append(report)
     return EvalResult(workdir=workdir, reports=tuple(reports))
 
 
@@ -104,13 +129,39 @@ def run_reference(config: Config, source: str, workdir: str, data: str, *, split
       ConfigError: workdir belongs to a run of another config.
       DataError: data that cannot be read or that the model is not for.
     """
+    if config.eval.params == "raw":
+        raise ConfigError(
+            "of a checkpoint of google-research/vdm only the averaged parameters are read: eval.params=ema"
+        )
     images = load_split(data, split)
+    check_data(config, images)
     expected = jax.eval_shape(VDM.from_config(config).init, jax.random.key(0))
     model = reference.read_model(source, expected)
     run_dir.open_run(workdir, config)
-    report = _measure(config, model.ema_params, images, model.step)
-    run_dir.write_eval_report(workdir, report, _kind(configs.load(config.name), config, split))
+    kind = _kind(configs.load(config.name), config, split)
+    with stop_on_signal() as stop:
+        try:
+            report = _measure(workdir, config, model.ema_params, images, model.step, kind, stop)
+        except _StopAfterPass:
+            return EvalResult(workdir=workdir, reports=(), stopped=True)
     return EvalResult(workdir=workdir, reports=(report,))
+
+
+def overridden(own: Config, overrides: Mapping[str, Any]) -> Config:
+    """Return the config of a run with other values for how it is measured.
+
+    Raises:
+      ConfigError: an override of something that was trained, or a value that cannot be.
+    """
+    trained = [key for key in overrides if not key.startswith(_MAY_CHANGE)]
+    if trained:
+        raise ConfigError(f"eval cannot change {trained[0]} of a trained run, only {', '.join(_MAY_CHANGE)}")
+    return configs.override(own, overrides)
+
+
+def _steps(workdir: str) -> list[int]:
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.steps()
 
 
 def _kind(own: Config, config: Config, split: str) -> str:
@@ -123,19 +174,55 @@ def _kind(own: Config, config: Config, split: str) -> str:
     return "".join(words) + ("" if split == "test" else f"-{split}")
 
 
-def _measure(config: Config, params: Params, images: Split, step: int) -> BpdReport:
-    mesh = make_mesh()
-    reference_protocol = config.eval.protocol == "reference"
-    total, unit = (NUM_BATCHES, "batch") if reference_protocol else (config.eval.passes, "pass")
+def _measure(
+    workdir: str, config: Config, params: Params, images: Split, step: int, kind: str, stop: StopRequest
+) -> BpdReport:
+    """Measure one checkpoint and write its files, the report last.
+
+    Raises:
+      _StopAfterPass: on request; what is measured is kept.
+    """
+    mesh, evaluation = make_mesh(), config.eval
+    subject = Subject(
+        step=step,
+        split=images.name,
+        fingerprint=images.fingerprint,
+        params=evaluation.params,
+        digest=params_digest(params),
+        code_version=run_dir.code_version(),
+    )
+    reference_protocol = evaluation.protocol == "reference"
+    total, unit = (NUM_BATCHES, "batch") if reference_protocol else (_most_passes(config), "pass")
     with Progress(f"eval {step}", total=total, unit=unit) as progress:
         progress.say(f"{len(images.images):,} {images.name} images; the first batch compiles")
 
         def on_unit(done: int) -> None:
             progress.advance()
             progress.report()
+            if stop.requested and not reference_protocol and done < evaluation.passes:
+                raise _StopAfterPass
 
         if reference_protocol:
-            batches = per_batch_bpd(config, config.eval, params, images, mesh, on_unit)
-            return summarise_batches(batches, config, config.eval, images, step)
-        terms = per_image_bpd(config, config.eval, params, images, mesh, on_unit)
-        return summarise(terms, config, config.eval, images, step)
+            started = time.perf_counter()
+            batches = per_batch_bpd(config, evaluation, params, images, mesh, on_unit)
+            report = summarise_batches(batches, config, evaluation, subject, time.perf_counter() - started)
+            run_dir.write_eval_report(workdir, report, kind)
+            return report
+        store = PassFiles(
+            eval_path(workdir, step, kind, ".passes"),
+            identity({**run_dir.eval_values(config, without=_NOT_OF_A_PASS), "digest": subject.digest,
+                      "fingerprint": subject.fingerprint}),
+        )  # fmt: skip
+        measured = measure_split(config, params, images, mesh, subject, store=store, on_pass=on_unit)
+    if jax.process_index() == 0:
+        facts = {"checkpoint_digest": subject.digest, "data_fingerprint": subject.fingerprint}
+        columns = columns_of(measured.estimator, measured.measurement)
+        write_parquet(eval_path(workdir, step, kind, ".parquet"), columns, facts)
+        run_dir.write_eval_report(workdir, measured.report, kind)
+    store.remove()
+    return measured.report
+
+
+def _most_passes(config: Config) -> int:
+    evaluation = config.eval
+    return evaluation.passes if evaluation.target_se is None else max(evaluation.passes, evaluation.max_passes)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vdm_lib.report import BpdReport
+from vdm_lib.report import BpdReport, with_error
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,24 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What `vdm eval` measured: one report per step that was evaluated."""
+    """What `vdm eval` measured: one report per step that was evaluated.
+
+    Attributes:
+        workdir: the run directory.
+        reports: in the order of their measurement.
+        stopped: a signal asked for a stop; the passes so far are kept and the same command goes on from them.
+    """
 
     workdir: str
     reports: tuple[BpdReport, ...]
+    stopped: bool = False
 
     def __str__(self) -> str:
         """Return one line for each report, the oldest step first."""
-        if not self.reports:
-            return f"{self.workdir} holds no checkpoint yet, nothing to measure"
-        return "\n".join(f"step {report.step:,}: {report}" for report in sorted(self.reports, key=lambda r: r.step))
+        lines = [f"step {report.step:,}: {report}" for report in sorted(self.reports, key=lambda r: r.step)]
+        if self.stopped:
+            lines.append(f"stopped on request, the passes so far are in {self.workdir}: the same command goes on")
+        return "\n".join(lines) or f"{self.workdir} holds no checkpoint yet: nothing to do"
 
 
 @dataclass(frozen=True)
@@ -293,8 +301,7 @@ def _differences(max_difference: dict[str, float]) -> list[tuple[str, str]]:
 def _with_error(bpd: float | None, stderr: float | None) -> str:
     if bpd is None or stderr is None:
         return "not measured"
-    digits = max(2, 1 - math.floor(math.log10(stderr))) if stderr > 0 else 4
-    return f"{bpd:.{digits}f} ± {stderr:.{digits}f} bits/dim (Monte Carlo standard error)"
+    return f"{with_error(bpd, stderr)} bits/dim (Monte Carlo standard error)"
 
 
 def _rounded(value: float) -> str:

@@ -44,6 +44,25 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def code_version() -> str:
+    """Return the version of this package and, where it runs from a clone, the commit: `0.1.0+998d0ac1b2c3`."""
+    made_by = provenance()
+    version = made_by["packages"]["vdm-pipeline"] or "unknown"
+    return f"{version}+{made_by['git_commit'][:12]}" if made_by["git_commit"] else version
+
+
+def eval_values(config: Config, *, without: tuple[str, ...]) -> dict[str, Any]:
+    """Return everything of a config that a pass of an evaluation depends on, as JSON values.
+
+    Args:
+      config: the experiment.
+      without: names of eval.* that do not matter.
+    """
+    values = json.loads(configs.to_json(config))
+    how = {key: value for key, value in values["eval"].items() if key not in without}
+    return {"data": values["data"], "model": values["model"], "eval": how}
+
+
 def check_config(workdir: str, config: Config) -> None:
     """Accept a directory that holds no run, or a run of the same config; nothing is written.
 
@@ -125,9 +144,12 @@ def read_eval_report(workdir: str, step: int, kind: str = "") -> BpdReport | Non
     if not path.exists():
         return None
     try:
-        return BpdReport(**json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no report of this version ({error}): remove it and run vdm eval") from error
+        fields = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is no report of this version ({error}): measure again with `vdm eval --force`"
+        ) from error
+    return BpdReport.from_fields(fields, str(path))
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Checksums of arrays where they lie, so that a bit that flips in storage is seen when a checkpoint is read."""
 
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, UInt32
 
 
@@ -24,3 +26,14 @@ def leaf_checksums(tree: Any) -> UInt32[Array, " leaves"]:
         return jnp.sum(words * weights, dtype=jnp.uint32)
 
     return jnp.stack([checksum(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def params_digest(params: Any) -> str:
+    """Return the hex SHA-256 over names, shapes, types and bytes of all arrays, in the order of the tree."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(params):
+        values = np.asarray(leaf)
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

@@ -10,6 +10,9 @@ from typing import Literal
 GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet"]
 Augmentation = Literal["none", "flip_rotate", "flip_rotate_channels"]
 Protocol = Literal["every_image", "reference"]
+Estimator = Literal["bound"]
+TimeSampling = Literal["importance", "uniform"]
+EvalParams = Literal["ema", "raw"]
 ScanLayers = Literal["auto", "on", "off"]
 ComputeDtype = Literal["float32", "bfloat16"]
 
@@ -176,16 +179,31 @@ class EvalConfig:
     protocol: Protocol = "every_image"
     """`every_image` of the split, `passes` times; or 100 batches as google-research/vdm draws them (`reference`)."""
     passes: int = 4
-    """Times that every image of the split is evaluated, each with its own time and noise; 2 give an error."""
+    """Times that every image of the split is evaluated, each with its own time and noise; 2 give an error. With
+    target_se the least number."""
     batch_size: int = 256
     """Images per call of the network; changes the result of `reference` only: its times are spread over a batch."""
     seed: int = 0
     """Seed of times and noise; two checkpoints evaluated with one seed see the same noise."""
+    estimator: Estimator = "bound"
+    """What is estimated."""
+    time_sampling: TimeSampling = "importance"
+    """Times of a density fitted to the checkpoint, which needs fewer passes for the same error, or uniform ones."""
+    target_se: float | None = None
+    """Monte Carlo standard error at which no more passes are made; null makes `passes` of them."""
+    max_passes: int = 64
+    """The most passes that target_se may take."""
+    params: EvalParams = "ema"
+    """Which parameters of the checkpoint: their moving average, or raw ones."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for counts below one."""
         if not 2 <= self.passes <= 1_000_000:
             raise ValueError(f"passes must be at least 2 (one has no error), at most 1000000, got {self.passes}")
+        if not 2 <= self.max_passes <= 1_000_000:
+            raise ValueError(f"max_passes must lie in 2..1000000, got {self.max_passes}")
+        if self.target_se is not None and self.target_se <= 0.0:
+            raise ValueError(f"target_se must be positive or null, got {self.target_se}")
         if not 1 <= self.batch_size <= _LARGEST_BATCH:
             raise ValueError(f"batch_size must lie in 1..{_LARGEST_BATCH}, got {self.batch_size}")
         if not 0 <= self.seed < 2**32:

@@ -1,43 +1,69 @@
-"""Bits per dimension of a split as a measurement: every image, several times, with its errors.
+"""Bits per dimension of a split as a measurement: passes over every image until there are enough, and what they say."""
 
-The time of image i in pass k is (u_k + pi_k(i) / n) mod 1 with one offset u_k and one permutation pi_k per pass: a
-systematic sample over the whole split. Times and noise are functions of (seed, i, k) and n alone, so neither the
-batch size nor the number of devices changes the result beyond float32 rounding.
-"""
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from collections.abc import Callable, Iterator
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 
+from vdm_lib.bound import Bound
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
-from vdm_lib.errors import DataError, DivergedError
-from vdm_lib.likelihood import nats_to_bpd
-from vdm_lib.model import VDM, Losses, Noise
+from vdm_lib.errors import DataError
+from vdm_lib.monte_carlo import between_passes_stderr, spread
+from vdm_lib.noise_levels import noise_levels
+from vdm_lib.passes import NoStore, PassStore, check_finite
 from vdm_lib.report import BpdReport
-from vdm_lib.sharding import replicated, split_by_image
-from vdm_lib.types import Params
-
-TERMS = ("bpd_recon", "bpd_latent", "bpd_diff")
 
 
-def pass_times(seed: int, pass_index: int, num_images: int) -> Float[np.ndarray, " n"]:
-    """Return the times of one pass, float32 in [0, 1): each of n equal strata is hit by exactly one image."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, pass_index]))
-    offset = generator.random()
-    # Ranks of raw draws: NumPy does not promise that `permutation` stays the same across its versions.
-    ranks = np.argsort(np.argsort(generator.random(num_images), kind="stable"), kind="stable")
-    times = np.mod(offset + ranks / num_images, 1.0).astype(np.float32)
-    # Rounding to float32 may reach 1.0, which is outside the range.
-    return np.minimum(times, np.float32(1.0) - np.finfo(np.float32).epsneg)
+@runtime_checkable
+class Estimator(Protocol):
+    """What is estimated of every image, pass by pass, in bits per dimension."""
+
+    @property
+    def num_images(self) -> int:
+        """Images of one pass."""
+        ...
+
+    @property
+    def exact(self) -> Float[np.ndarray, " n"]:
+        """The part of each image that is not estimated."""
+        ...
+
+    def positions(self, pass_index: int) -> Float[np.ndarray, " n"] | None:
+        """Return where each image stands in the systematic sample of a pass, None if passes are independent draws."""
+        ...
+
+    def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
+        """Return an unbiased estimate of the rest for every image; a function of the seed and the pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was measured, and by what: facts that no number tells."""
+
+    step: int
+    split: str
+    fingerprint: str
+    params: str
+    digest: str
+    code_version: str
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The estimates of all passes and the time they took."""
+
+    estimates: Float[np.ndarray, "passes n"]
+    """What `Estimator.one_pass` returned."""
+    seconds: float
 
 
 def check_data(config: Config, split: Split) -> None:
-    """Raise DataError if the images of a split are not what the model is for."""
+    """Raise DataError if the images of a split are not what an experiment is for."""
     shape = tuple(split.images.shape[1:])
     if shape != config.data.image_shape:
         raise DataError(f"{config.name} is for images of shape {config.data.image_shape}, the data has {shape}")
@@ -48,127 +74,115 @@ def check_data(config: Config, split: Split) -> None:
         )
 
 
-def per_image_bpd(
-    config: Config,
+def measure(
+    estimator: Estimator,
     evaluation: EvalConfig,
-    params: Params,
-    split: Split,
-    mesh: Mesh,
+    split_name: str,
+    *,
+    store: PassStore | None = None,
     on_pass: Callable[[int], None] = lambda _: None,
-) -> Shaped[np.ndarray, "passes n 3"]:
-    """Return the three terms (recon, latent, diff) of every image in every pass, in bits per dimension, float64.
-
-    Raises:
-      DataError: images that the model is not for.
-    """
-    check_data(config, split)
-    model = VDM.from_config(config)
-    num_images = len(split.images)
-    # Padded up to whole batches that the devices can share; the padding is cut off again below.
-    batch_size = min(evaluation.batch_size, num_images)
-    batch_size += -batch_size % mesh.size
-
-    def terms(params: Params, images: jax.Array, indices: jax.Array, t: jax.Array, pass_key: jax.Array) -> Losses:
-        def normals(index: jax.Array) -> tuple[jax.Array, jax.Array]:
-            key_0, key_eps = jax.random.split(jax.random.fold_in(pass_key, index))
-            shape = config.data.image_shape
-            return jax.random.normal(key_0, shape), jax.random.normal(key_eps, shape)
-
-        eps_0, eps = jax.vmap(normals)(indices)
-        conditioning = jnp.zeros(images.shape[0], jnp.int32)
-        with jax.default_matmul_precision("float32"):
-            return model.losses(params, images, conditioning, Noise(eps_0=eps_0, t=t, eps=eps))
-
-    whole, by_image = replicated(mesh), split_by_image(mesh)
-    compiled = jax.jit(terms, in_shardings=(whole, by_image, by_image, by_image, whole), out_shardings=whole)
-    result = np.empty((evaluation.passes, num_images, len(TERMS)))
-    for k in range(evaluation.passes):
-        pass_key = jax.random.fold_in(jax.random.key(evaluation.seed), k)
-        times = pass_times(evaluation.seed, k, num_images)
-        for indices, count in _padded_batches(num_images, batch_size):
-            losses = compiled(params, split.images[indices], indices, times[indices], pass_key)
-            nats = np.stack([np.asarray(term, np.float64) for term in losses], axis=-1)
-            result[k, indices[:count]] = nats_to_bpd(nats[:count], config.data.num_dims)
-        on_pass(k + 1)
-    return result
-
-
-def monte_carlo_variance(total: Shaped[np.ndarray, "passes n"], times: Float[np.ndarray, "passes n"]) -> float:
-    """Return the variance of the mean over all estimates, given the images.
-
-    An estimate is a trend over time plus an effect of its image plus a rest. The times of a pass are a systematic
-    sample and every image counts equally, so the effects average out and the trend does but for the offset of its
-    grid, which moves the mean of a pass by (u - 1/2) (trend(1) - trend(0)) / n with u uniform. The rest makes the
-    error: its variance, from n (K - 1) degrees of freedom, divided by the n K estimates. The trend is a line through
-    the means of up to 64 groups of neighbours in time; trend and effects are fitted in turns.
+) -> Measurement:
+    """Make passes until there are `passes` of them and, if a target was set, until the error is below it.
 
     Args:
-      total: bits per dimension of every image in every pass.
-      times: the time of each estimate.
+      estimator: what to estimate.
+      evaluation: how many passes, or which error and at most how many.
+      split_name: for messages.
+      store: where each pass is kept; a pass that is there already is not made again.
+      on_pass: called after each pass with their number so far.
+
+    Raises:
+      DivergedError: a pass with losses that are not finite, with their count and the first such images.
     """
-    passes, num_images = total.shape
-    order = np.argsort(times, axis=None)
-    groups = np.array_split(order, max(1, min(64, total.size // 16)))
-    centres = np.array([times.reshape(-1)[group].mean() for group in groups])
-    rest, effects, means = total, np.zeros(num_images), np.zeros(len(groups))
-    for _ in range(10):
-        without_effects = (total - effects).reshape(-1)
-        means = np.array([without_effects[group].mean() for group in groups])
-        rest = total - np.interp(times, centres, means)
-        effects = rest.mean(axis=0)
-    rest = rest - effects
-    of_rest = np.square(rest).sum() / (num_images * (passes - 1)) / total.size
-    of_offset = ((means[-1] - means[0]) / num_images) ** 2 / 12.0 / passes
-    return float(of_rest + of_offset)
+    store = store or NoStore()
+    rows: list[np.ndarray] = []
+    seconds = 0.0
+    while not _enough(estimator, evaluation, rows):
+        name = f"pass-{len(rows):06d}"
+        kept = store.read(name)
+        if kept is None:
+            started = time.perf_counter()
+            row = estimator.one_pass(len(rows))
+            check_finite(row, f"{split_name} images")
+            kept = {"estimates": row, "seconds": np.asarray(time.perf_counter() - started)}
+            store.write(name, kept)
+        rows.append(kept["estimates"])
+        seconds += float(kept["seconds"])
+        on_pass(len(rows))
+    return Measurement(np.stack(rows), seconds)
 
 
-def check_finite(bpd: Shaped[np.ndarray, " n"], step: int, what: str) -> None:
-    """Raise DivergedError with the first indices at which bpd is not finite."""
-    bad = np.flatnonzero(~np.isfinite(bpd))
-    if bad.size:
-        shown = ", ".join(str(index) for index in bad[:5])
-        raise DivergedError(f"step {step}: {bad.size} of {len(bpd)} {what} have no finite bpd: {shown}")
+def _enough(estimator: Estimator, evaluation: EvalConfig, rows: list[np.ndarray]) -> bool:
+    if len(rows) < evaluation.passes:
+        return False
+    if evaluation.target_se is None or len(rows) >= max(evaluation.max_passes, evaluation.passes):
+        return True
+    total = np.stack(rows) + estimator.exact
+    return spread(total, stacked_positions(estimator, len(rows))).monte_carlo_stderr <= evaluation.target_se
 
 
-def _padded_batches(num_images: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield (indices of one batch, how many of them count); the last batch is filled up with its last image."""
-    for start in range(0, num_images, batch_size):
-        indices = np.arange(start, start + batch_size)
-        yield np.minimum(indices, num_images - 1), min(batch_size, num_images - start)
+def stacked_positions(estimator: Estimator, passes: int) -> Float[np.ndarray, "passes n"] | None:
+    """Return the positions of all passes, None if they are independent draws."""
+    rows = [estimator.positions(k) for k in range(passes)]
+    return None if rows[0] is None else np.stack([row for row in rows if row is not None])
 
 
 def summarise(
-    terms: Shaped[np.ndarray, "passes n 3"], config: Config, evaluation: EvalConfig, split: Split, step: int
+    estimator: Estimator,
+    measured: Measurement,
+    evaluation: EvalConfig,
+    subject: Subject,
+    *,
+    estimator_settings: str = "",
+    calls_per_estimate: int = 1,
+    timesteps: int = 0,
 ) -> BpdReport:
     """Return the mean over images and passes with its errors.
 
-    `bpd_stderr` is the Monte Carlo error of the mean, see `monte_carlo_variance`; `bpd_test_set_stderr` is how much
-    the number would vary over other test sets.
-
-    Raises:
-      DivergedError: losses that are not finite, with the indices of the first such images.
+    Args:
+      estimator: what was estimated.
+      measured: its passes.
+      evaluation: how.
+      subject: of which checkpoint and images.
+      estimator_settings: what else the estimator depends on.
+      calls_per_estimate: evaluations of the network for one image in one pass.
+      timesteps: steps T of the bound, 0 for continuous time.
     """
-    total = terms.sum(axis=-1)
-    check_finite(total.sum(axis=0), step, f"{split.name} images")
+    total: Shaped[np.ndarray, "passes n"] = measured.estimates + estimator.exact
     passes, num_images = total.shape
-    recon, latent, diff = terms.mean(axis=(0, 1))
-    times = np.stack([pass_times(evaluation.seed, k, num_images) for k in range(passes)])
+    errors = spread(total, stacked_positions(estimator, passes))
+    bound = estimator if isinstance(estimator, Bound) else None
+    calls, seconds = total.size * calls_per_estimate, measured.seconds
+    if bound is not None:
+        calls, seconds = calls + bound.pilot_calls, seconds + bound.pilot_seconds
     return BpdReport(
-        step=step,
-        split=split.name,
-        protocol="every_image",
+        step=subject.step,
+        split=subject.split,
         bpd=float(total.mean()),
-        bpd_stderr=float(np.sqrt(monte_carlo_variance(total, times))),
-        bpd_between_passes_stderr=float(total.mean(axis=1).std(ddof=1) / np.sqrt(passes)),
-        bpd_test_set_stderr=float(total.mean(axis=0).std(ddof=1) / np.sqrt(num_images)) if num_images > 1 else 0.0,
-        bpd_recon=float(recon),
-        bpd_latent=float(latent),
-        bpd_diff=float(diff),
+        bpd_stderr=errors.monte_carlo_stderr,
+        bpd_between_passes_stderr=between_passes_stderr(total),
+        bpd_test_set_stderr=errors.test_set_stderr,
+        bpd_recon=None if bound is None else float(bound.recon.mean()),
+        bpd_latent=None if bound is None else float(bound.latent.mean()),
+        bpd_diff=None if bound is None else float(measured.estimates.mean()),
+        protocol=evaluation.protocol,
+        estimator=evaluation.estimator,
+        estimator_settings=estimator_settings,
         num_images=num_images,
         passes=passes,
-        timesteps=config.model.timesteps,
-        params="ema",
+        network_calls=calls,
+        timesteps=timesteps,
+        time_sampling="none" if bound is None else "importance" if bound.density.knots else "uniform",
+        time_density=() if bound is None else bound.density.knots,
+        target_stderr=evaluation.target_se,
+        params=subject.params,
         seed=evaluation.seed,
+        dtype="float32",
         matmul_precision="float32",
-        data_fingerprint=split.fingerprint,
+        data_fingerprint=subject.fingerprint,
+        checkpoint_digest=subject.digest,
+        code_version=subject.code_version,
+        seconds=seconds,
+        images_per_s=calls / max(seconds, 1e-9),
+        noise_levels=() if bound is None else noise_levels(bound, measured.estimates),
     )

@@ -135,6 +135,36 @@ class VDM:
             eps=jax.random.normal(key_eps, shape),
         )
 
+    def diffusion_loss(
+        self,
+        params: Params,
+        x: Latents,
+        conditioning: Conditioning,
+        t: PerImage,
+        eps: Latents,
+        dropout_key: Key | None = None,
+    ) -> PerImage:
+        """Return the diffusion loss in nats per image at times t, an unbiased estimate for uniform t.
+
+        Args:
+          params: as `init` makes them.
+          x: encoded images in [-1, 1].
+          conditioning: [b], 1 where augmentation touched the image, else 0.
+          t: times in [0, 1); with T steps they are rounded up to multiples of 1/T.
+          eps: standard normal noise of z_t.
+          dropout_key: turns dropout on.
+        """
+        timesteps = self.model.timesteps
+        if timesteps:
+            t = diffusion.discretise_times(t, timesteps)
+        gamma_t, slope = self.gamma_and_slope(params, t)
+        z_t = diffusion.q_sample(x, eps, gamma_t)
+        eps_hat = self.eps_hat(params, z_t, gamma_t, conditioning, dropout_key)
+        if timesteps:
+            gamma_s = self.gamma(params, t - 1.0 / timesteps)
+            return diffusion.diffusion_loss_discrete(eps, eps_hat, gamma_s, gamma_t, timesteps)
+        return diffusion.diffusion_loss_continuous(eps, eps_hat, slope)
+
     def losses(
         self,
         params: Params,
@@ -160,16 +190,7 @@ class VDM:
         recon = -likelihood.log_prob(images, z_0_rescaled, gamma_0, num_levels)
         latent = diffusion.prior_loss(x, gamma_1)
 
-        timesteps = self.model.timesteps
-        t = diffusion.discretise_times(noise.t, timesteps) if timesteps else noise.t
-        gamma_t, slope = self.gamma_and_slope(params, t)
-        z_t = diffusion.q_sample(x, noise.eps, gamma_t)
-        eps_hat = self.eps_hat(params, z_t, gamma_t, conditioning, dropout_key)
-        if timesteps:
-            gamma_s = self.gamma(params, t - 1.0 / timesteps)
-            diff = diffusion.diffusion_loss_discrete(noise.eps, eps_hat, gamma_s, gamma_t, timesteps)
-        else:
-            diff = diffusion.diffusion_loss_continuous(noise.eps, eps_hat, slope)
+        diff = self.diffusion_loss(params, x, conditioning, noise.t, noise.eps, dropout_key)
         return Losses(recon=recon, latent=latent, diff=diff)
 
 

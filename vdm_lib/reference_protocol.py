@@ -16,9 +16,10 @@ from jaxtyping import Integer, Shaped
 
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
-from vdm_lib.evaluate import TERMS, check_data, check_finite
+from vdm_lib.evaluate import Subject, check_data
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM, Losses
+from vdm_lib.passes import check_finite
 from vdm_lib.report import BpdReport
 from vdm_lib.sharding import check_divisible, replicated, split_by_image
 from vdm_lib.types import Params
@@ -61,7 +62,7 @@ def per_batch_bpd(
 
     whole = replicated(mesh)
     compiled = jax.jit(terms, in_shardings=(whole, split_by_image(mesh), whole), out_shardings=whole)
-    result = np.empty((NUM_BATCHES, len(TERMS)))
+    result = np.empty((NUM_BATCHES, 3))
     for batch, indices in enumerate(draw_indices(evaluation.seed, len(split.images), evaluation.batch_size)):
         key = jax.random.fold_in(jax.random.key(evaluation.seed), batch)
         losses = compiled(params, split.images[indices], key)
@@ -72,7 +73,7 @@ def per_batch_bpd(
 
 
 def summarise_batches(
-    terms: Shaped[np.ndarray, "batches 3"], config: Config, evaluation: EvalConfig, split: Split, step: int
+    terms: Shaped[np.ndarray, "batches 3"], config: Config, evaluation: EvalConfig, subject: Subject, seconds: float
 ) -> BpdReport:
     """Return the mean over the batches; its error is that of independent batches.
 
@@ -82,11 +83,11 @@ def summarise_batches(
       DivergedError: losses that are not finite, with the first such batches.
     """
     total = terms.sum(axis=-1)
-    check_finite(total, step, f"batches of {split.name} images")
+    check_finite(total, f"batches of {subject.split} images")
     recon, latent, diff = terms.mean(axis=0)
     return BpdReport(
-        step=step,
-        split=split.name,
+        step=subject.step,
+        split=subject.split,
         protocol="reference",
         bpd=float(total.mean()),
         bpd_stderr=float(total.std(ddof=1) / np.sqrt(len(total))),
@@ -95,11 +96,23 @@ def summarise_batches(
         bpd_recon=float(recon),
         bpd_latent=float(latent),
         bpd_diff=float(diff),
+        estimator="bound",
+        estimator_settings="",
         num_images=len(total) * evaluation.batch_size,
         passes=1,
+        network_calls=len(total) * evaluation.batch_size,
         timesteps=config.model.timesteps,
-        params="ema",
+        time_sampling="uniform",
+        time_density=(),
+        target_stderr=None,
+        params=subject.params,
         seed=evaluation.seed,
+        dtype="float32",
         matmul_precision="float32",
-        data_fingerprint=split.fingerprint,
+        data_fingerprint=subject.fingerprint,
+        checkpoint_digest=subject.digest,
+        code_version=subject.code_version,
+        seconds=seconds,
+        images_per_s=len(total) * evaluation.batch_size / max(seconds, 1e-9),
+        noise_levels=(),
     )

@@ -1,46 +1,159 @@
-"""What a measurement of bits per dimension says; imports nothing, so that flows can read it."""
+"""What a measurement of bits per dimension says; imports no arrays, so that flows can read it."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from vdm_lib.errors import CheckpointError
+
+SCHEMA_VERSION = 2
+"""Version 1 had no digest, code version, times of the measurement, or noise levels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseLevel:
+    """One range of gamma = -log SNR: what it adds to the diffusion loss, and the rate and distortion below it."""
+
+    gamma_from: float
+    gamma_to: float
+    bpd: float
+    """Part of bpd_diff that lies in this range; the ranges add up to bpd_diff."""
+    bpd_stderr: float
+    """Its Monte Carlo standard error."""
+    rate_bpd: float
+    """Bits per dimension that tell the image down to gamma_from: bpd_latent and the ranges from here to the noise."""
+    distortion_rmse: float | None
+    """Root mean square error, in levels, of the image that the network sees in this range; None without a draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BpdReport:
     """An upper bound on the negative log-likelihood of a split, in bits per dimension, with its errors."""
 
+    schema_version: int = SCHEMA_VERSION
+    """Version of these fields."""
     step: int
+    """Updates behind the checkpoint."""
     split: str
+    """Which images: test or train."""
     bpd: float
+    """Mean over images and passes."""
     bpd_stderr: float
     """Monte Carlo standard error of bpd: from the times and the noise that were drawn, and in the protocol
     `reference` from the images that were drawn as well."""
     bpd_between_passes_stderr: float | None
     """The same error estimated from the spread of the passes; few passes estimate it badly."""
     bpd_test_set_stderr: float | None
-    """Standard error of the mean over images: the split seen as a draw from all images."""
-    bpd_recon: float
-    bpd_latent: float
-    bpd_diff: float
+    """Standard error from the images: the split seen as a draw from all images. The Monte Carlo error is not in it."""
+    bpd_recon: float | None
+    """First part, -log p(x | z_0); in the protocol every_image its exact expectation. None for other estimators."""
+    bpd_latent: float | None
+    """Second part, KL(q(z_1 | x) || N(0, I)), exact."""
+    bpd_diff: float | None
+    """Third part, the diffusion loss; the parts add up to bpd."""
     protocol: str
     """How the images were drawn: every_image of the split in every pass, or as the reference draws them."""
+    estimator: str
+    """What was estimated: the variational bound, the importance_weighted bound, or by the ode."""
+    estimator_settings: str
+    """What else the estimator depends on, such as its samples or its solver; empty for the bound."""
     num_images: int
     """Images in one pass; the protocol `reference` draws some of them several times and others not at all."""
     passes: int
+    """Passes over the split."""
+    network_calls: int
+    """Evaluations of the network, one image each, the pilot of the density of times with them."""
     timesteps: int
     """Steps T of the bound; 0 is continuous time."""
+    time_sampling: str
+    """Density of the times: importance or uniform; `none` where no time is drawn."""
+    time_density: tuple[float, ...]
+    """The density at equally spaced times from 0 to 1, linear between them; empty where it is uniform."""
+    target_stderr: float | None
+    """The Monte Carlo error that was asked for."""
     params: str
     """Which parameters: ema or raw."""
     seed: int
+    """Seed of times and noise."""
+    dtype: str
+    """Type of parameters and activations."""
     matmul_precision: str
+    """Precision of matrix products and convolutions."""
     data_fingerprint: str
+    """SHA-256 over the ordered images and labels of the split."""
+    checkpoint_digest: str
+    """SHA-256 over the parameters that were measured, names and bytes."""
+    code_version: str
+    """Version of this package and, where there is one, the commit."""
+    seconds: float
+    """Wall time of all passes, compilation included; of a continued evaluation, over all calls."""
+    images_per_s: float
+    """network_calls / seconds."""
+    noise_levels: tuple[NoiseLevel, ...]
+    """The diffusion loss by noise level, least noise first; empty for other estimators and protocols."""
+
+    @classmethod
+    def from_fields(cls, values: Any, origin: str) -> "BpdReport":
+        """Return the report that the JSON object `values` holds.
+
+        Raises:
+          CheckpointError: another schema version, or fields that are no report; the message names `origin`.
+        """
+        if not isinstance(values, Mapping):
+            raise CheckpointError(f"{origin} is no report of this version (no object): {_REMEDY}")
+        version = values.get("schema_version", 1)
+        if "bpd" in values and version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{origin} is no report of this version (it has schema version {version}, "
+                f"this program reads {SCHEMA_VERSION}): {_REMEDY}"
+            )
+        try:
+            levels = tuple(NoiseLevel(**level) for level in values["noise_levels"])
+            density = tuple(values["time_density"])
+            for name in ("bpd", "bpd_stderr"):
+                if not isinstance(values[name], int | float):
+                    raise TypeError(f"{name} is no number")
+            return cls(**{**values, "noise_levels": levels, "time_density": density})
+        except (TypeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{origin} is no report of this version ({error}): {_REMEDY}") from error
 
     def __str__(self) -> str:
         """Return one line, rounded by the error: `2.637 ± 0.004 bits/dim (...)`."""
-        digits = max(2, 1 - math.floor(math.log10(self.bpd_stderr))) if self.bpd_stderr > 0 else 4
-        if self.bpd_test_set_stderr is None:
+        digits = digits_of(self.bpd_stderr)
+        if self.protocol == "reference":
             how = f"{self.num_images} draws of {self.split} images by the {self.protocol} protocol"
-            error = ""
         else:
             how = f"{self.num_images} {self.split} images x {self.passes} passes"
+        words = [how]
+        if self.estimator != "bound":
+            words.append(f"{self.estimator.replace('_', ' ')}, {self.estimator_settings}")
+        if self.timesteps:
+            words.append(f"{self.timesteps} steps")
+        words.append(f"{self.params} parameters")
+        error = ""
+        if self.bpd_test_set_stderr is not None:
             error = f"; ± {self.bpd_test_set_stderr:.{digits}f} for another test set"
-        return f"{self.bpd:.{digits}f} ± {self.bpd_stderr:.{digits}f} bits/dim ({how}, {self.params} parameters{error})"
+        if self.target_stderr is not None and self.bpd_stderr > self.target_stderr:
+            error += f"; target ± {self.target_stderr:g} not reached within eval.max_passes"
+        return f"{with_error(self.bpd, self.bpd_stderr)} bits/dim ({', '.join(words)}{error})"
+
+
+_REMEDY = "measure again with `vdm eval --force`"
+
+FIELD_NAMES = tuple(field.name for field in fields(BpdReport))
+
+
+def digits_of(error: float) -> int:
+    """Return the decimals of a number with this standard error: one digit of it, two if that is a 1; at least 2."""
+    if not 0.0 < error < math.inf:
+        return 4
+    exponent = math.floor(math.log10(error))
+    leading = error / 10.0**exponent
+    return max(2, -exponent + (1 if leading < 1.95 else 0))
+
+
+def with_error(value: float, error: float) -> str:
+    """Return `2.637 ± 0.004`."""
+    digits = digits_of(error)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -35,8 +35,8 @@ def newest_step(workdir: str) -> int:
     return steps[-1]
 
 
-def restore_ema(workdir: str, config: Config, step: int | None = None) -> Restored:
-    """Return the EMA parameters of a step, the newest if None.
+def restore_ema(workdir: str, config: Config, step: int | None = None, *, raw: bool = False) -> Restored:
+    """Return the EMA parameters of a step, the newest if None; with `raw` those that they average.
 
     Raises:
       CheckpointError: no such checkpoint, or one that cannot be read.
@@ -47,4 +47,4 @@ def restore_ema(workdir: str, config: Config, step: int | None = None) -> Restor
         abstract = jax.eval_shape(lambda: init_state(config, mesh))
         metadata = checkpoints.metadata(step)
         state = checkpoints.restore(step, abstract, replicated(mesh))
-    return Restored(step=step, params=state.ema_params, metadata=metadata)
+    return Restored(step=step, params=state.params if raw else state.ema_params, metadata=metadata)

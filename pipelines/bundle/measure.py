@@ -10,10 +10,13 @@ from safetensors.numpy import load_file
 
 import configs
 from pipelines.progress import Progress
+from pipelines.run_dir import code_version
+from vdm_lib.checksums import params_digest
 from vdm_lib.data import Split
 from vdm_lib.errors import VdmError
-from vdm_lib.evaluate import per_image_bpd, summarise
+from vdm_lib.evaluate import Subject
 from vdm_lib.export.functions import unflatten_params
+from vdm_lib.measure import measure_split
 from vdm_lib.report import BpdReport
 from vdm_lib.sharding import make_mesh
 
@@ -26,9 +29,17 @@ _ROUNDING_BPD = 1e-4
 def measure_again(bundle: Path, images: Split) -> BpdReport:
     """Return the bound of the bundle's parameters on a split, every image in every pass, by another seed."""
     config = configs.from_json((bundle / "config.json").read_text(), "config.json of the bundle")
-    evaluation = replace(config.eval, protocol="every_image", seed=(config.eval.seed + 1) % 2**32)
+    evaluation = replace(config.eval, protocol="every_image", params="ema", seed=(config.eval.seed + 1) % 2**32)
     params = unflatten_params({name: jnp.asarray(x) for name, x in load_file(bundle / "params.safetensors").items()})
     step = int(json.loads((bundle / "provenance.json").read_text())["step"])
+    subject = Subject(
+        step=step,
+        split=images.name,
+        fingerprint=images.fingerprint,
+        params="ema",
+        digest=params_digest(params),
+        code_version=code_version(),
+    )
     with Progress("verify", total=evaluation.passes, unit="pass") as progress:
         progress.say(f"measuring bpd of {len(images.images):,} {images.name} images; the first batch compiles")
 
@@ -36,8 +47,8 @@ def measure_again(bundle: Path, images: Split) -> BpdReport:
             progress.advance()
             progress.report()
 
-        terms = per_image_bpd(config, evaluation, params, images, make_mesh(), on_pass)
-    return summarise(terms, config, evaluation, images, step)
+        config = replace(config, eval=evaluation)
+        return measure_split(config, params, images, make_mesh(), subject, on_pass=on_pass).report
 
 
 def check_claim(measured: BpdReport, claimed: tuple[float, float]) -> None:

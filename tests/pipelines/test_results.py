@@ -46,8 +46,11 @@ def test_reports_stand_in_the_order_of_their_steps():
     def report(step: int) -> BpdReport:
         return BpdReport(
             step=step, split="test", bpd=2.0, bpd_stderr=0.01, bpd_between_passes_stderr=0.01, bpd_test_set_stderr=0.02,
-            bpd_recon=0.5, bpd_latent=0.5, bpd_diff=1.0, protocol="every_image", num_images=10, passes=2, timesteps=0,
-            params="ema", seed=0, matmul_precision="float32", data_fingerprint="0" * 64,
+            bpd_recon=0.5, bpd_latent=0.5, bpd_diff=1.0, protocol="every_image", estimator="bound",
+            estimator_settings="", num_images=10, passes=2, network_calls=20, timesteps=0, time_sampling="uniform",
+            time_density=(), target_stderr=None, params="ema", seed=0, dtype="float32", matmul_precision="float32",
+            data_fingerprint="0" * 64, checkpoint_digest="1" * 64, code_version="0.1.0", seconds=1.0,
+            images_per_s=20.0, noise_levels=(),
         )  # fmt: skip
 
     reports = tuple(report(step) for step in (1200, 90, 300))

@@ -1,19 +1,19 @@
-import dataclasses
-import math
-
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import configs
+from tests.known_answers.models import gaussian
+from vdm_lib.bound import DiffusionLoss, make_bound
 from vdm_lib.config import EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.errors import DataError, DivergedError
-from vdm_lib.evaluate import monte_carlo_variance, pass_times, per_image_bpd, summarise
-from vdm_lib.model import VDM
-from vdm_lib.sharding import make_mesh
+from vdm_lib.evaluate import Measurement, Subject, check_data, measure, summarise
+from vdm_lib.passes import check_finite
 
 CONFIG = configs.load("debug")
+SUBJECT = Subject(step=7, split="test", fingerprint="0" * 64, params="ema", digest="1" * 64, code_version="0")
 
 
 def random_split(num_images: int, shape: tuple[int, int, int] = (8, 8, 1), num_levels: int = 17) -> Split:
@@ -27,101 +27,123 @@ def random_split(num_images: int, shape: tuple[int, int, int] = (8, 8, 1), num_l
     )
 
 
-@pytest.fixture(scope="module")
-def params():
-    return VDM.from_config(CONFIG).init(jax.random.key(0))
+class Known:
+    """An estimator whose estimates are given."""
+
+    def __init__(self, estimates):
+        self.estimates = np.asarray(estimates, np.float64)
+        self.exact = np.zeros(self.estimates.shape[1])
+        self.num_images = self.estimates.shape[1]
+        self.made = []
+
+    def positions(self, pass_index):
+        return None
+
+    def one_pass(self, pass_index):
+        self.made.append(pass_index)
+        return self.estimates[pass_index]
 
 
-@pytest.mark.parametrize("num_images", [1, 2, 49, 359, 10_000])
-def test_the_times_of_a_pass_hit_each_stratum_once(num_images):
-    times = pass_times(0, 3, num_images)
-    assert times.min() >= 0.0
-    assert times.max() < 1.0
-    # Sorted times are 1/n apart, whatever the offset.
-    gaps = np.diff(np.sort(times.astype(np.float64)))
-    np.testing.assert_allclose(gaps, 1.0 / num_images, atol=1e-6)
+class Memory:
+    """A store in memory."""
+
+    def __init__(self):
+        self.arrays = {}
+
+    def read(self, name):
+        return self.arrays.get(name)
+
+    def write(self, name, arrays):
+        self.arrays[name] = arrays
 
 
-def test_times_differ_between_passes_and_repeat_with_the_seed():
-    assert not np.array_equal(pass_times(0, 0, 50), pass_times(0, 1, 50))
-    np.testing.assert_array_equal(pass_times(5, 1, 50), pass_times(5, 1, 50))
+def bound_of(num_images: int, *, seed: int = 0, batch_size: int = 64):
+    known = gaussian(num_images)
+    return make_bound(known.model, known.runner(batch_size), seed, "uniform")
 
 
-def test_the_result_does_not_depend_on_the_batch_size(params):
-    split = random_split(23)
-    results = [
-        per_image_bpd(CONFIG, EvalConfig(passes=2, batch_size=size), params, split, make_mesh()) for size in (23, 5)
-    ]
-    np.testing.assert_allclose(results[0], results[1], rtol=2e-5)
+def test_the_result_does_not_depend_on_the_batch_size():
+    whole = bound_of(23).one_pass(1)
+    for size in (1, 5, 23, 1000):
+        np.testing.assert_allclose(bound_of(23, batch_size=size).one_pass(1), whole, rtol=1e-5)
 
 
-def test_the_stated_error_is_the_spread_over_seeds(params):
-    split = random_split(40)
-    reports = []
-    for seed in range(12):
-        evaluation = EvalConfig(passes=4, batch_size=40, seed=seed)
-        terms = per_image_bpd(CONFIG, evaluation, params, split, make_mesh())
-        reports.append(summarise(terms, CONFIG, evaluation, split, 0))
-    spread = np.std([report.bpd for report in reports], ddof=1)
-    stated = np.mean([report.bpd_stderr for report in reports])
-    # The spread of 12 draws leaves 0.41 to 1.69 times its true value with probability 0.001 (chi-square with 11
-    # degrees); the stated error has 120 degrees and a trend that 10 groups follow roughly.
-    assert 0.5 * stated < spread < 1.8 * stated
+def test_the_noise_of_an_image_depends_on_seed_image_and_pass_only():
+    bound = bound_of(23)
+    times = bound.times(0)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    alone = bound.runner(DiffusionLoss(bound.model), times[[4, 19]], key, np.array([4, 19]))
+    np.testing.assert_allclose(alone / np.log(2) / 6, bound.one_pass(0)[[4, 19]], rtol=1e-5)
+    other_seed = bound_of(23, seed=1)
+    assert not np.allclose(other_seed.one_pass(0), bound.one_pass(0), rtol=1e-3)
+    assert not np.allclose(bound.one_pass(1), bound.one_pass(0), rtol=1e-3)
 
 
-@pytest.mark.parametrize("passes", [2, 4, 16])
-def test_the_monte_carlo_error_of_a_known_answer(passes):
-    # A steep trend over time and large differences between images, neither of which is an error of the mean.
-    num_images, repeats = 300, 400
+def test_the_parts_without_the_network_are_the_means_of_the_drawn_ones():
+    known = gaussian(6)
+    bound = make_bound(known.model, known.runner(), 0, "uniform")
+    images = jnp.asarray(np.repeat(known.images, 4000, axis=0))
+    noise = known.model.draw_noise(jax.random.key(3), len(images))
+    losses = known.model.losses(known.params, images, jnp.zeros(len(images)), noise)
+    recon, latent = (np.asarray(each, np.float64).reshape(6, 4000) / np.log(2) / 6 for each in losses[:2])
+    np.testing.assert_allclose(bound.latent, latent[:, 0], rtol=1e-3)
+    error = recon.std(axis=1) / np.sqrt(4000)
+    # Six images, five errors: one in 300,000.
+    assert np.all(np.abs(bound.recon - recon.mean(axis=1)) < 5 * error)
+
+
+def test_a_target_runs_passes_until_the_error_is_reached_or_the_budget_ends():
     rng = np.random.default_rng(0)
-    images = rng.normal(0.0, 3.0, num_images)
-    means, variances = [], []
-    for seed in range(repeats):
-        times = np.stack([pass_times(seed, k, num_images) for k in range(passes)])
-        total = 20.0 * times**2 + images + rng.normal(0.0, 0.5, times.shape)
-        means.append(total.mean())
-        variances.append(monte_carlo_variance(total, times))
-    expected = (0.25 / num_images + (20.0 / num_images) ** 2 / 12.0) / passes
-    # A variance from 400 draws has a relative deviation of 7 %: four of them. The groups' width adds a few per cent.
-    assert np.var(means) == pytest.approx(expected, rel=0.28)
-    assert np.mean(variances) == pytest.approx(expected, rel=0.1)
+    estimates = rng.normal(0.0, 0.3, (50, 100))
+    evaluation = EvalConfig(passes=2, target_se=0.01, max_passes=50)
+    measured = measure(Known(estimates), evaluation, "test")
+    # 0.3 / sqrt(100 K) < 0.01 from K = 9 on.
+    assert 7 <= len(measured.estimates) <= 12
+    report = summarise(Known(estimates), measured, evaluation, SUBJECT)
+    assert report.bpd_stderr <= 0.01
+    assert "not reached" not in str(report)
+    few = EvalConfig(passes=2, target_se=0.01, max_passes=4)
+    measured = measure(Known(estimates), few, "test")
+    assert len(measured.estimates) == 4
+    assert "target ± 0.01 not reached" in str(summarise(Known(estimates), measured, few, SUBJECT))
+
+
+def test_passes_that_were_made_are_not_made_again():
+    store, estimates = Memory(), np.arange(12.0).reshape(4, 3)
+    first, second = Known(estimates), Known(estimates)
+    measure(first, EvalConfig(passes=2), "test", store=store)
+    measured = measure(second, EvalConfig(passes=4), "test", store=store)
+    assert (first.made, second.made) == ([0, 1], [2, 3])
+    np.testing.assert_array_equal(measured.estimates, estimates)
 
 
 def test_the_summary_of_known_terms():
-    split = random_split(2)
     evaluation = EvalConfig(passes=2)
-    terms = np.zeros((2, 2, 3))
-    terms[..., 2] = [[1.0, 3.0], [2.0, 4.0]]
-    report = summarise(terms, CONFIG, evaluation, split, 7)
-    assert report.bpd == report.bpd_diff == 2.5
-    assert report.bpd_stderr == pytest.approx(math.sqrt(0.5 / 4))
+    report = summarise(Known([[1.0, 3.0], [2.0, 4.0]]), Measurement(np.array([[1.0, 3.0], [2.0, 4.0]]), 2.0),
+                       evaluation, SUBJECT, calls_per_estimate=5)  # fmt: skip
+    assert report.bpd == 2.5
+    # The rest is +-1/2 about each image's mean: variance 1/2 from two degrees of freedom, divided by 4 estimates.
+    assert report.bpd_stderr == pytest.approx(np.sqrt(0.5 / 4))
     assert report.bpd_between_passes_stderr == pytest.approx(0.5)
-    assert report.bpd_test_set_stderr == pytest.approx(1.0)
-    assert (report.num_images, report.passes, report.step) == (2, 2, 7)
-    assert str(report).startswith("2.50 ± 0.35 bits/dim")
+    # The images' means are 1.5 and 3.5: variance 2, of which 1/4 is of the rest.
+    assert report.bpd_test_set_stderr == pytest.approx(np.sqrt((2.0 - 0.25) / 2))
+    assert (report.num_images, report.passes, report.step, report.network_calls) == (2, 2, 7, 20)
+    assert report.images_per_s == 10.0
+    assert str(report).startswith("2.5 ± 0.4 bits/dim") or str(report).startswith("2.50 ± 0.35 bits/dim")
 
 
-def test_other_data_is_refused(params):
+def test_other_data_is_refused():
     with pytest.raises(DataError, match="17 levels"):
-        per_image_bpd(CONFIG, CONFIG.eval, params, random_split(4, num_levels=256), make_mesh())
+        check_data(CONFIG, random_split(4, num_levels=256))
     with pytest.raises(DataError, match="shape"):
-        per_image_bpd(CONFIG, CONFIG.eval, params, random_split(4, (8, 8, 3)), make_mesh())
+        check_data(CONFIG, random_split(4, (8, 8, 3)))
 
 
-def test_a_loss_that_is_not_finite_names_the_image():
-    terms = np.zeros((2, 5, 3))
-    terms[1, 3, 0] = np.nan
+def test_losses_that_are_not_finite_are_counted_and_named():
+    store, estimates = Memory(), np.zeros((2, 5))
+    estimates[1, 3] = np.nan
     with pytest.raises(DivergedError, match="1 of 5 test images have no finite bpd: 3"):
-        summarise(terms, CONFIG, CONFIG.eval, random_split(5), 9)
-
-
-def test_more_steps_of_discrete_time_approach_continuous_time_from_above(params):
-    split = random_split(64)
-    evaluation = EvalConfig(passes=8, batch_size=64)
-    bpd = []
-    for timesteps in (4, 64, 0):
-        model = dataclasses.replace(CONFIG.model, timesteps=timesteps)
-        config = dataclasses.replace(CONFIG, model=model)
-        terms = per_image_bpd(config, evaluation, params, split, make_mesh())
-        bpd.append(summarise(terms, config, evaluation, split, 0).bpd)
-    assert bpd[0] > bpd[1] > bpd[2] - 0.1
+        measure(Known(estimates), EvalConfig(passes=2), "test", store=store)
+    assert list(store.arrays) == ["pass-000000"]
+    with pytest.raises(DivergedError, match=r"7 of 9 images have no finite bpd: 0, 1, 2, 3, 4$"):
+        check_finite(np.array([np.inf] * 7 + [0.0] * 2), "images")

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 import configs
-from tests.vdm_lib.test_evaluate import random_split
+from tests.vdm_lib.test_evaluate import SUBJECT, random_split
+from vdm_lib.bound import make_bound
 from vdm_lib.config import EvalConfig
-from vdm_lib.evaluate import per_image_bpd
+from vdm_lib.evaluate import measure, summarise
 from vdm_lib.model import VDM
+from vdm_lib.passes import Runner
 from vdm_lib.reference_protocol import draw_indices, per_batch_bpd, summarise_batches
 from vdm_lib.sharding import make_mesh
 
@@ -45,12 +47,11 @@ def test_both_protocols_measure_the_same_bound(gamma_type, timesteps):
     params = VDM.from_config(config).init(jax.random.key(0))
     split = random_split(50)
     evaluation = EvalConfig(passes=4, batch_size=10)
-    report = summarise_batches(
-        per_batch_bpd(config, evaluation, params, split, make_mesh()), config, evaluation, split, 3
-    )
-    every = per_image_bpd(config, evaluation, params, split, make_mesh()).sum(axis=-1)
-    error = math.hypot(report.bpd_stderr, every.mean(axis=1).std() / 2)
-    assert abs(report.bpd - every.mean()) < 5 * error
+    terms = per_batch_bpd(config, evaluation, params, split, make_mesh())
+    report = summarise_batches(terms, config, evaluation, SUBJECT, 1.0)
+    bound = make_bound(VDM.from_config(config), Runner(params, split, make_mesh(), 10), 0, "uniform")
+    every = summarise(bound, measure(bound, evaluation, "test"), evaluation, SUBJECT)
+    assert abs(report.bpd - every.bpd) < 5 * math.hypot(report.bpd_stderr, every.bpd_stderr)
     assert report.num_images == 1000
     assert report.timesteps == timesteps
     assert "1000 draws of test images by the reference protocol" in str(report)

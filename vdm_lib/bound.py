@@ -1,0 +1,142 @@
+"""The variational bound of a split: two parts in closed form, the diffusion loss by importance-sampled times.
+
+An estimate of image i in pass k is L(t_ik, x_i, eps_ik) / q(t_ik) with t_ik a systematic sample of the density q
+over the whole split (`time_density`). q is fitted to the checkpoint by a pilot whose draws are not used again, so
+that every estimate is unbiased.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from vdm_lib import time_density
+from vdm_lib.closed_forms import per_image, prior_table, recon_table
+from vdm_lib.likelihood import encode, nats_to_bpd
+from vdm_lib.model import VDM
+from vdm_lib.passes import NoStore, PassStore, Runner, check_finite, image_normals
+from vdm_lib.time_density import TimeDensity
+from vdm_lib.types import Key, Levels, Params, PerImage
+
+_PILOT = 2**31
+"""Stands where the index of a pass stands otherwise: the pilot's draws are its own."""
+
+
+@dataclass(frozen=True)
+class DiffusionLoss:
+    """The diffusion loss of each image at its time, in nats."""
+
+    model: VDM
+
+    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+        """Return one draw of the noise per image."""
+        x = encode(images, self.model.data.num_levels)
+        eps = image_normals(key, indices, self.model.data.image_shape)
+        return self.model.diffusion_loss(params, x, jnp.zeros(images.shape[0], jnp.int32), times, eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """The bound of every image of a split, pass by pass, in bits per dimension."""
+
+    model: VDM
+    runner: Runner
+    seed: int
+    density: TimeDensity
+    recon: Float[np.ndarray, " n"]
+    """Exact reconstruction loss of each image."""
+    latent: Float[np.ndarray, " n"]
+    """Exact prior loss of each image."""
+    pilot_calls: int = 0
+    """Evaluations of the network for the density."""
+    pilot_seconds: float = 0.0
+    """Wall time of those, compilation included."""
+
+    @property
+    def num_images(self) -> int:
+        """Images of the split."""
+        return len(self.recon)
+
+    @property
+    def exact(self) -> Float[np.ndarray, " n"]:
+        """The part of each image that is not estimated."""
+        return self.recon + self.latent
+
+    def positions(self, pass_index: int) -> Float[np.ndarray, " n"]:
+        """Return where each image stands in the systematic sample of a pass, in [0, 1)."""
+        return time_density.positions(self.seed, pass_index, self.num_images)
+
+    def times(self, pass_index: int) -> Float[np.ndarray, " n"]:
+        """Return the time of each image in a pass, float32."""
+        return self.density.times(self.positions(pass_index))
+
+    def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
+        """Return the diffusion loss of every image, divided by the density of its time."""
+        times = self.times(pass_index)
+        key = jax.random.fold_in(jax.random.key(self.seed), pass_index)
+        nats = self.runner(DiffusionLoss(self.model), times, key)
+        return nats_to_bpd(nats, self.model.data.num_dims) / self.density.at(times)
+
+
+def fit_density(model: VDM, runner: Runner, seed: int) -> TimeDensity:
+    """Return the density of times that suits the parameters, from a pilot of `pilot_size` images.
+
+    Raises:
+      DivergedError: losses that are not finite.
+    """
+    num_images = len(runner.split.images)
+    size = time_density.pilot_size(num_images)
+    generator = np.random.Generator(np.random.Philox(key=[seed, _PILOT]))
+    indices = np.argsort(generator.random(num_images), kind="stable")[:size]
+    times = TimeDensity().times(time_density.positions(seed, _PILOT + 1, size))
+    key = jax.random.fold_in(jax.random.key(seed), _PILOT)
+    losses = runner(DiffusionLoss(model), times, key, indices)
+    _check_pilot(losses, indices, num_images, runner.split.name)
+    return time_density.fit(times, nats_to_bpd(losses, model.data.num_dims))
+
+
+def _check_pilot(losses: np.ndarray, indices: np.ndarray, num_images: int, split_name: str) -> None:
+    by_image = np.zeros(num_images)
+    by_image[indices] = losses
+    check_finite(by_image, f"{split_name} images")
+
+
+def make_bound(
+    model: VDM,
+    runner: Runner,
+    seed: int,
+    time_sampling: Literal["importance", "uniform"],
+    store: PassStore | None = None,
+) -> Bound:
+    """Return the bound of a split under the parameters of the runner.
+
+    Args:
+      model: the model.
+      runner: parameters and images.
+      seed: seed of times and noise.
+      time_sampling: whether the density of the times is fitted or uniform.
+      store: where a fitted density is kept, so that a later process takes the same one.
+
+    Raises:
+      DivergedError: losses that are not finite.
+    """
+    store = store or NoStore()
+    density, calls, seconds = TimeDensity(), 0, 0.0
+    if time_sampling == "importance":
+        kept = store.read("density")
+        if kept is None:
+            started = time.perf_counter()
+            knots = np.asarray(fit_density(model, runner, seed).knots, np.float64)
+            kept = {"knots": knots, "seconds": np.asarray(time.perf_counter() - started)}
+            store.write("density", kept)
+        density, seconds = TimeDensity(tuple(kept["knots"].tolist())), float(kept["seconds"])
+        calls = time_density.pilot_size(len(runner.split.images))
+    gamma_0, gamma_1 = (float(model.gamma(runner.params, jnp.asarray(t))) for t in (0.0, 1.0))
+    num_levels, num_dims = model.data.num_levels, model.data.num_dims
+    parts = (recon_table(gamma_0, num_levels), prior_table(gamma_1, num_levels))
+    recon, latent = (nats_to_bpd(per_image(table, runner.split.images), num_dims) for table in parts)
+    return Bound(model, runner, seed, density, recon, latent, calls, seconds)

@@ -1,0 +1,122 @@
+"""One pass of an evaluation: a function of each image, its index, its time and a key, over a whole split.
+
+The noise of an image is a function of the key and its index, so neither the batch size nor the number of devices or
+processes changes a result beyond float32 rounding.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Float, Integer, Shaped
+
+from vdm_lib.data import Split
+from vdm_lib.errors import DivergedError
+from vdm_lib.sharding import replicated, split_by_image
+from vdm_lib.types import Key, Levels, Params, PerImage
+
+Estimate = Callable[[Params, Levels, jax.Array, PerImage, Key], PerImage]
+"""(params, images, indices, times, key) -> nats per image; hashable, so that it is compiled once."""
+
+Arrays = dict[str, np.ndarray]
+
+
+@runtime_checkable
+class PassStore(Protocol):
+    """Where what was measured survives the process that measured it."""
+
+    def read(self, name: str) -> Arrays | None:
+        """Return what was written under a name, None if there is nothing that can be used."""
+        ...
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Keep arrays under a name."""
+        ...
+
+
+class NoStore:
+    """Keeps nothing."""
+
+    def read(self, name: str) -> Arrays | None:
+        """Return None."""
+        return None
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Do nothing."""
+
+
+def check_finite(values: Shaped[np.ndarray, " n"], what: str) -> None:
+    """Raise DivergedError with the count and the first indices at which values are not finite."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        shown = ", ".join(str(index) for index in bad[:5])
+        raise DivergedError(f"{bad.size} of {len(values)} {what} have no finite bpd: {shown}")
+
+
+def image_normals(key: Key, indices: jax.Array, shape: tuple[int, ...]) -> Float[jax.Array, "b ..."]:
+    """Return standard normal noise of the given shape for each image, a function of the key and its index."""
+    return jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), shape))(indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Runner:
+    """Applies estimates to images of a split with one set of parameters."""
+
+    params: Params
+    split: Split
+    mesh: Mesh
+    batch_size: int
+    """Images per call of the network; padded so that the devices can share it evenly."""
+
+    def __call__(
+        self,
+        estimate: Estimate,
+        times: Float[np.ndarray, " n"],
+        key: Key,
+        indices: Integer[np.ndarray, " n"] | None = None,
+    ) -> Float[np.ndarray, " n"]:
+        """Return an estimate of every image, or of those at `indices`, each exactly once: nats, float64."""
+        indices = np.arange(len(self.split.images)) if indices is None else indices
+        compiled = _compiled(estimate, self.mesh)
+        place = partial(_place, sharding=split_by_image(self.mesh))
+        batch_size = min(self.batch_size, len(indices))
+        batch_size += -batch_size % self.mesh.size
+        result, visits = np.full(len(indices), np.nan), np.zeros(len(indices), np.int64)
+        for rows, count in _padded_batches(len(indices), batch_size):
+            images, which = self.split.images[indices[rows]], indices[rows].astype(np.int32)
+            nats = compiled(self.params, place(images), place(which), place(times[rows]), key)
+            result[rows[:count]] = np.asarray(nats, np.float64)[:count]
+            visits[rows[:count]] += 1
+        if not np.all(visits == 1):
+            raise AssertionError("an image was not evaluated exactly once")
+        return result
+
+
+@lru_cache(maxsize=8)
+def _compiled(estimate: Estimate, mesh: Mesh) -> Callable[..., jax.Array]:
+    whole, by_image = replicated(mesh), split_by_image(mesh)
+
+    def full_precision(*args: Any) -> PerImage:
+        with jax.default_matmul_precision("float32"):
+            return estimate(*args)
+
+    # Every process gets the whole result, so each of them knows the number.
+    return jax.jit(
+        full_precision, in_shardings=(whole, by_image, by_image, by_image, whole), out_shardings=whole
+    )  # fmt: skip
+
+
+def _place(values: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Return a batch that every process holds as an array of which each device holds its own part."""
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def _padded_batches(num_images: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield (rows of one batch, how many of them count); the last batch is filled up with its last row."""
+    for start in range(0, num_images, batch_size):
+        rows = np.arange(start, start + batch_size)
+        yield np.minimum(rows, num_images - 1), min(batch_size, num_images - start)

@@ -1,0 +1,112 @@
+"""Times of an evaluation: a systematic sample over the whole split, drawn from a density fitted to the checkpoint.
+
+The diffusion loss is an integral of L(t) over uniform t. With times of density q, L(t) / q(t) is unbiased for every
+q > 0 (importance sampling); its variance is least for q proportional to the standard deviation of L(t) over images
+and noise. The density is linear between equally spaced knots: a step would put a step into L / q, which a systematic
+sample integrates badly.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+_FLOOR = 0.1
+"""Weight of the uniform density in every mixture: no estimate is ever multiplied by more than its inverse."""
+_LARGEST_NUMBER_OF_BINS = 32
+_DRAWS_PER_BIN = 16
+_LEAST_GAIN = 1.1
+"""Predicted gain below which times stay uniform: a pilot sees small gains where there are none."""
+
+
+def positions(seed: int, pass_index: int, num_images: int) -> Float[np.ndarray, " n"]:
+    """Return the positions of one pass in [0, 1), float64: each of n equal strata is hit by exactly one image.
+
+    They are (u + pi(i) / n) mod 1 with one offset u and one permutation pi per pass, functions of the seed, the pass
+    and n alone.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, pass_index]))
+    offset = generator.random()
+    # Ranks of raw draws: NumPy does not promise that `permutation` stays the same across its versions.
+    ranks = np.argsort(np.argsort(generator.random(num_images), kind="stable"), kind="stable")
+    return np.mod(offset + ranks / num_images, 1.0)
+
+
+@dataclass(frozen=True)
+class TimeDensity:
+    """A density on [0, 1], linear between equally spaced knots; without knots it is uniform."""
+
+    knots: tuple[float, ...] = ()
+
+    def times(self, positions: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Return the times in [0, 1) below which the density has the mass `positions`, float32."""
+        if not self.knots:
+            return _float32_below_one(positions)
+        values = np.asarray(self.knots)
+        width = 1.0 / (len(values) - 1)
+        mass = np.concatenate([[0.0], np.cumsum((values[1:] + values[:-1]) / 2.0 * width)])
+        mass /= mass[-1]
+        cell = np.clip(np.searchsorted(mass, positions, side="right") - 1, 0, len(values) - 2)
+        left, slope = values[cell], (values[cell + 1] - values[cell]) / width
+        rest = positions - mass[cell]
+        # The root of left x + slope x^2 / 2 = rest, in the form that also holds for slope 0.
+        offset = 2.0 * rest / (left + np.sqrt(np.maximum(left**2 + 2.0 * slope * rest, 0.0)))
+        return _float32_below_one((cell + np.clip(offset / width, 0.0, 1.0)) * width)
+
+    def at(self, times: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Return the density at times, float64."""
+        if not self.knots:
+            return np.ones(times.shape)
+        return np.interp(np.asarray(times, np.float64), np.linspace(0.0, 1.0, len(self.knots)), self.knots)
+
+
+def mixture(densities: list[TimeDensity]) -> TimeDensity:
+    """Return the mean of several densities: one that suits several checkpoints."""
+    num_knots = max(len(density.knots) for density in densities)
+    if not num_knots:
+        return TimeDensity()
+    grid = np.linspace(0.0, 1.0, num_knots)
+    return _normalised(np.mean([density.at(grid) for density in densities], axis=0))
+
+
+def pilot_size(num_images: int) -> int:
+    """Return how many images a pilot draws: an eighth of the split, at least 256, at most 1,024 or all of them."""
+    return min(int(np.clip(num_images // 8, 256, 1024)), num_images)
+
+
+def fit(times: Float[np.ndarray, " m"], losses: Shaped[np.ndarray, " m"]) -> TimeDensity:
+    """Return the density for a checkpoint whose diffusion losses at evenly spread times are given.
+
+    The standard deviation in each bin of time is that about a line, smoothed over neighbours, and mixed with a
+    uniform floor. Where little is to be gained, and for few draws, the density is uniform.
+    """
+    num_bins = min(_LARGEST_NUMBER_OF_BINS, len(times) // _DRAWS_PER_BIN)
+    if num_bins < 2:
+        return TimeDensity()
+    order = np.argsort(times, kind="stable")
+    deviations, centres = [], []
+    for group in np.array_split(order, num_bins):
+        t, y = np.asarray(times, np.float64)[group], losses[group]
+        design = np.stack([np.ones_like(t), t - t.mean()], axis=1)
+        residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        deviations.append(np.sqrt(np.square(residual).sum() / (len(group) - 2)))
+        centres.append(t.mean())
+    padded = np.pad(deviations, 1, mode="edge")
+    smooth = (padded[:-2] + 2.0 * padded[1:-1] + padded[2:]) / 4.0
+    if not np.all(np.isfinite(smooth)) or smooth.mean() <= 0.0:
+        return TimeDensity()
+    grid = np.linspace(0.0, 1.0, num_bins + 1)
+    deviation = np.interp(grid, centres, smooth)
+    density = _normalised((1.0 - _FLOOR) * deviation / deviation.mean() + _FLOOR)
+    gain = np.mean(deviation**2) / np.mean(deviation**2 / np.asarray(density.knots))
+    return density if gain >= _LEAST_GAIN else TimeDensity()
+
+
+def _normalised(values: Float[np.ndarray, " knots"]) -> TimeDensity:
+    mass = np.mean((values[1:] + values[:-1]) / 2.0)
+    return TimeDensity(tuple(float(value) for value in values / mass))
+
+
+def _float32_below_one(times: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    # Rounding to float32 may reach 1.0, which is outside the range.
+    return np.minimum(times.astype(np.float32), np.float32(1.0) - np.finfo(np.float32).epsneg)
