@@ -15,9 +15,6 @@ from vdm_lib.restore import newest_step
 from vdm_lib.sharding import make_mesh, replicated
 from vdm_lib.train import init_state
 
-# Leaves being written at once: the state stands in memory once, and this much of it a second time.
-_WRITE_BUFFER_GB = 0.05
-
 
 def run(source: str, workdir: str, config: Config | None = None) -> ImportResult:
     """Make a run directory whose one checkpoint is the source's: to evaluate, sample, export or train on.
@@ -39,7 +36,7 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
     state = reference.read_state(source, jax.eval_shape(lambda: init_state(config, mesh)))
     run_dir.open_run(workdir, config)
     metadata = {"config": configs.to_json(config), "data_fingerprints": {}, "imported_from": str(source)}
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints, write_buffer_gb=_WRITE_BUFFER_GB) as checkpoints:
+    with Checkpoints(workdir, keep=config.train.keep_checkpoints, sparing=True) as checkpoints:
         checkpoints.save(state, metadata)
         checkpoints.wait()
     return ImportResult(

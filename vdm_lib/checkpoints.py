@@ -18,21 +18,21 @@ _REMEDY = "choose another step or remove its directory"
 class Checkpoints:
     """The checkpoints of one run directory; use as a context manager, which waits for writes under way."""
 
-    def __init__(self, workdir: str, *, keep: int | None = None, write_buffer_gb: float | None = None) -> None:
+    def __init__(self, workdir: str, *, keep: int | None = None, sparing: bool = False) -> None:
         """Open `workdir`/checkpoints.
 
         Args:
           workdir: run directory.
           keep: how many of the newest are kept; None keeps all and makes no directory.
-          write_buffer_gb: bytes being written at once, in 1e9; None sets no limit, which is fastest.
+          sparing: write with little memory beside the state itself: a few arrays at a time, each to a file of its
+            own, uncompressed. Slower; read like any other.
         """
         self._directory = epath.Path(workdir).resolve() / "checkpoints"
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None),
             item_handlers={
-                # Orbax writes "int" and takes fractions as well.
-                "state": ocp.PyTreeCheckpointHandler(save_concurrent_gb=write_buffer_gb),  # pyright: ignore[reportArgumentType]
+                "state": _sparing_handler() if sparing else ocp.PyTreeCheckpointHandler(),
                 "metadata": ocp.JsonCheckpointHandler(),
             },
         )
@@ -142,6 +142,13 @@ class Checkpoints:
             raise CheckpointError(
                 f"cannot restore checkpoint {step} of {self._directory}: {_one_line(error)}; {_REMEDY}"
             ) from error
+
+
+def _sparing_handler() -> ocp.PyTreeCheckpointHandler:
+    # Measured on 489 MB: 1.3 times that at its peak, against 1.5 with compression or with one file for all arrays.
+    # Orbax writes "int" for the limit, in 1e9 bytes, and takes fractions as well.
+    limit: Any = 0.05
+    return ocp.PyTreeCheckpointHandler(save_concurrent_gb=limit, use_ocdbt=False, use_compression=False)
 
 
 def _one_line(error: Exception) -> str:
