@@ -2,6 +2,7 @@
 
 import jax
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 import configs
 from pipelines import run_dir
@@ -75,12 +76,21 @@ def _check_adamw(config: Config) -> None:
 
 def _recognise(source: str) -> Config:
     """Return the first named config whose parameters are the source's."""
+    found = reference.read_shapes(source)
     for name in configs.NAMES:
         config = configs.load(name)
-        shapes = jax.eval_shape(VDM.from_config(config).init, jax.random.key(0))
-        if reference.has_parameters(source, shapes):
+        expected = jax.eval_shape(VDM.from_config(config).init, jax.random.key(0))
+        if {path: leaf.shape for path, leaf in flatten_dict(expected, sep="/").items()} == found:
             return config
-    raise ConfigError(
-        f"no named config has the parameters of {source}: name one with the values that differ, such as "
-        "`vdm import SRC DST cifar10 model.n_layer=2`"
-    )
+    raise ConfigError(f"no named config has the parameters of {source}{_sizes(found)}")
+
+
+def _sizes(found: dict[str, tuple[int, ...]]) -> str:
+    """Return what the parameters tell of a network, as values to give beside a config; empty if it is none of ours."""
+    width = found.get("score_model/conv_in/kernel")
+    layers = {path.split("/")[1] for path in found if path.startswith("score_model/down.block_")}
+    if width is None or not layers:
+        return ": it is not a checkpoint of this network"
+    attention = "score_model/down.attn_0/q/kernel" in found
+    values = f"model.n_embd={width[-1]} model.n_layer={len(layers)} model.with_attention={str(attention).lower()}"
+    return f"; its network has {values}: name the config that it comes from, `vdm import SRC DST cifar10 {values}`"

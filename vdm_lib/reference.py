@@ -100,18 +100,18 @@ def read_model(source: str, expected: Params) -> ReferenceModel:
     return ReferenceModel(int(values["step"]), _as_expected(values["ema_params"], expected, str(file)))
 
 
-def has_parameters(source: str, expected: Params) -> bool:
-    """Return whether a checkpoint has just the parameters of a model; only their shapes are read.
+def read_shapes(source: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter by its path joined with '/'; the arrays themselves are not kept.
 
     Raises:
       CheckpointError: as `find`, or a file that is cut off or is no checkpoint.
     """
     tree = _read(find(source), ("params",), _to_shape)["params"]
-    found = flatten_dict(tree, sep="/")
-    wanted: dict[str, Any] = dict(flatten_dict(expected, sep="/"))
-    return found.keys() == wanted.keys() and all(
-        found[path] in (wanted[path].shape, (1, 1, 1, *wanted[path].shape)) for path in wanted
-    )
+    # flax before 0.3.6 kept the scale and bias of a GroupNorm as (1, 1, 1, c).
+    return {
+        path: shape[3:] if len(shape) == 4 and shape[:3] == (1, 1, 1) and path.endswith(("/scale", "/bias")) else shape
+        for path, shape in flatten_dict(tree, sep="/").items()
+    }
 
 
 def read_state(source: str, expected: TrainState) -> TrainState:

@@ -24,6 +24,10 @@ def expected_state(config=CONFIG):
     return jax.eval_shape(lambda: init_state(config, mesh))
 
 
+def shapes_of(state):
+    return {path: leaf.shape for path, leaf in flatten_dict(state.params, sep="/").items()}
+
+
 @pytest.fixture(scope="module")
 def state():
     """A state in which no two arrays are alike."""
@@ -101,7 +105,7 @@ def test_the_shapes_of_an_older_flax_are_read(directory, state):
 
     (directory / "ckpt-2.flax").write_bytes(original_bytes(state, older))
     assert_equal(reference.read_state(str(directory), expected_state()), state)
-    assert reference.has_parameters(str(directory), expected_state().params)
+    assert reference.read_shapes(str(directory)) == shapes_of(expected_state())
 
 
 def test_another_architecture_is_named_by_its_first_leaf(directory):
@@ -111,7 +115,7 @@ def test_another_architecture_is_named_by_its_first_leaf(directory):
     deeper = configs.load("debug", {"model.n_embd": 32, "model.n_layer": 2})
     with pytest.raises(CheckpointError, match=r"block_1/GroupNorm_0/bias is absent, the model's is float32\[32\]"):
         reference.read_state(str(directory), expected_state(deeper))
-    assert not reference.has_parameters(str(directory), expected_state(deeper).params)
+    assert reference.read_shapes(str(directory)) != shapes_of(expected_state(deeper))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])
