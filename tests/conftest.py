@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 import pipelines.prepare  # noqa: E402
+from tests.beam_jobs.gcs_emulator import Emulator  # noqa: E402
 
 # Compiled programs, shared by the test processes and by the jobs that they start. With a limit of size jax locks
 # the directory, so that nobody reads half a file. `pytest --cache-clear` empties it.
@@ -35,6 +38,18 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
         if not out.exists():
             pipelines.prepare.run("digits", str(out))
     return str(out)
+
+
+@pytest.fixture
+def gcs() -> Iterator[Emulator]:
+    """An object store with one bucket named `bucket`; `gcs.environment()` leads other processes to it."""
+    emulator = Emulator("bucket")
+    thread = threading.Thread(target=emulator.serve_forever)
+    thread.start()
+    yield emulator
+    emulator.shutdown()
+    emulator.server_close()
+    thread.join()
 
 
 def _of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:

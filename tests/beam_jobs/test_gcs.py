@@ -3,27 +3,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.beam_jobs.gcs_emulator import Emulator
-
 COMMAND = [sys.executable, "-m", "pipelines.command"]
 LOAD = "import sys; from vdm_lib.data import load_split; print(load_split(sys.argv[1], 'train').fingerprint)"
-
-
-@pytest.fixture
-def gcs():
-    emulator = Emulator("bucket")
-    thread = threading.Thread(target=emulator.serve_forever)
-    thread.start()
-    yield emulator
-    emulator.shutdown()
-    emulator.server_close()
-    thread.join()
 
 
 def run(gcs, *words, program=None):

@@ -1,14 +1,21 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 import configs
 import pipelines.train
 from pipelines import command
+from vdm_lib import reference
 from vdm_lib.metrics import read_metrics
+from vdm_lib.sharding import make_mesh
+from vdm_lib.train import init_state
 
 DEBUG = configs.load("debug")
 
@@ -62,6 +69,31 @@ def test_a_checkpoint_of_the_original_is_evaluated_as_it_lies(run, published, di
     ours = json.loads(capsys.readouterr().out)["reports"][0]
     assert theirs == ours
     assert json.loads((tmp_path / "eval" / "6.json").read_text()) == ours
+
+
+def test_a_checkpoint_of_the_original_is_read_from_a_bucket(gcs, run, published, digits_dir, tmp_path):
+    for path in published.iterdir():
+        gcs.store.put("bucket", f"vdm/checkpoints-0/{path.name}", path.read_bytes())
+    words = ["eval", "debug", "--checkpoint", "gs://bucket/vdm/checkpoints-0"]
+    words += ["--workdir", str(tmp_path), "--data", digits_dir]
+    # gcsfs keeps its connections and settings for the life of a process.
+    command_line = [sys.executable, "-m", "pipelines.command", *words]
+    done = subprocess.run(command_line, env=os.environ | gcs.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "eval" / "6.json").read_text())
+    assert command.main(["eval", "--workdir", str(run), "--data", digits_dir, "--step", "6"]) == 0
+    assert report["bpd"] == json.loads((run / "eval" / "6.json").read_text())["bpd"]
+
+
+def test_the_sizes_of_an_unknown_network_are_named(published, tmp_path, capsys):
+    values = ["model.n_embd=96", "model.n_layer=2", "model.with_attention=true"]
+    other = configs.load("debug", configs.parse_overrides(values))
+    shapes = jax.eval_shape(lambda: init_state(other, make_mesh()))
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    reference.write_state(str(tmp_path / "other"), state)
+    assert command.main(["import", str(tmp_path / "other"), str(tmp_path / "out")]) == 2
+    assert " ".join(values) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_is_evaluated_in_other_ways(run, digits_dir, capsys):
