@@ -106,11 +106,11 @@ def read_shapes(source: str) -> dict[str, tuple[int, ...]]:
     Raises:
       CheckpointError: as `find`, or a file that is cut off or is no checkpoint.
     """
-    tree = _read(find(source), ("params",), _to_shape)["params"]
+    found: dict[str, Any] = dict(flatten_dict(_read(find(source), ("params",), _to_shape)["params"], sep="/"))
     # flax before 0.3.6 kept the scale and bias of a GroupNorm as (1, 1, 1, c).
     return {
         path: shape[3:] if len(shape) == 4 and shape[:3] == (1, 1, 1) and path.endswith(("/scale", "/bias")) else shape
-        for path, shape in flatten_dict(tree, sep="/").items()
+        for path, shape in found.items()
     }
 
 
