@@ -1,6 +1,9 @@
 # Everything a newcomer types. `make demo` and `make test` need Python 3.11 to 3.13, pip and make, nothing else.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+# Every group but plan and tpu, whose compiler takes 684 MB: docs/adr/0002-dependencies.md.
+GROUPS := train data gcp dask export flows dev
+LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 VENV := .venv
 UV := .uv/bin/uv
 BIN := $(VENV)/bin
@@ -31,8 +34,9 @@ $(VENV)/.stamp: requirements.lock pyproject.toml | $(UV)
 	touch $@
 
 lock: | $(UV)  ## resolve requirements.lock anew, keeping what still fits (UPGRADE=--upgrade takes the newest)
-	$(UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --quiet $(UPGRADE) --output-file requirements.lock
+	$(UV) pip compile pyproject.toml $(GROUPS:%=--extra %) $(LOCK_FLAGS) $(UPGRADE) --output-file requirements.lock
+	$(UV) pip compile pyproject.toml --extra tpu --constraints requirements.lock $(LOCK_FLAGS) \
+	  --output-file requirements-tpu.lock
 
 demo: setup  ## data -> train -> eval -> sample -> export on real 8x8 digits, at most five minutes
 	$(BIN)/python -m pipelines.demo

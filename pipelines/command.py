@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 import configs
+from pipelines import tpu_options
 from pipelines.quiet import keep_quiet
 from vdm_lib.errors import ConfigError, VdmError
 
@@ -126,6 +127,8 @@ def build_parser() -> argparse.ArgumentParser:
                usage="vdm info CONFIG [key=value ...] [--json]")  # fmt: skip
     info.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     info.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config")
+
+    tpu_options.add_to(commands)
 
     verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a",
                  "vdm verify bundles/a --data data/cifar10")  # fmt: skip
@@ -255,6 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result = _import(args)
             case "info":
                 result = _info(args)
+            case "tpu":
+                result = _job("tpu")(args)
             case "export":
                 result = _job("export")(
                     args.workdir, args.out, step=args.step, data=args.data, num_samples=args.samples,

@@ -10,21 +10,18 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import configs
-from pipelines import accelerators
+from pipelines import accelerators, prices
 from pipelines.accelerators import Accelerator
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError, VdmError
 
 RANKED = ("v3-8", "v3-64", "v4-8", "v5litepod-16", "v6e-16")
 """What `--accelerator all` compiles for."""
-_PRICES = Path(__file__).with_name("accelerator_prices.toml")
 _COMPILE_TIMEOUT_S = 3600
 
 
@@ -113,8 +110,7 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
     compute_s = answer["flops"] / accelerator.peak_flops
     memory_s = answer["bytes"] / accelerator.hbm_bytes_per_s
     hours = max(compute_s, memory_s) * config.train.steps / 3600
-    prices = read_prices()
-    per_chip_hour = prices["on_demand"].get(accelerator.generation.name)
+    per_hour = prices.usd_per_hour(accelerator)
     return Plan(
         config=config.name,
         accelerator=accelerator.name,
@@ -126,20 +122,11 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
         step_seconds_roofline=max(compute_s, memory_s),
         bound="compute" if compute_s >= memory_s else "memory",
         train_hours_roofline=hours,
-        price_usd_roofline=None if per_chip_hour is None else hours * per_chip_hour * accelerator.num_chips,
-        prices_as_of=str(prices["as_of"]),
+        price_usd_roofline=None if per_hour is None else hours * per_hour,
+        prices_as_of=prices.read().as_of,
         collectives=answer["collectives"],
         compile_seconds=answer["compile_seconds"],
     )
-
-
-def read_prices() -> dict[str, Any]:
-    """Return the price file: `as_of`, and US dollars per chip and hour by generation."""
-    try:
-        prices = tomllib.loads(_PRICES.read_text())
-        return {"as_of": prices["as_of"], "on_demand": dict(prices["on_demand"])}
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise ConfigError(f"{_PRICES}: {error}: it needs as_of and a table on_demand of dollars per chip") from error
 
 
 def smallest_remedy(config: Config, accelerator: Accelerator) -> Plan | None:

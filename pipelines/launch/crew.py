@@ -14,7 +14,8 @@ from pipelines.launch.errors import CallError, LaunchError
 from pipelines.launch.job import Job
 from pipelines.launch.remote import Remote
 
-CALLS_AT_ONCE = 8
+COMMON_PLACE = ".vdm-runs"
+"""Directory in the home of a worker where `install` leaves worker.py, beside the runs."""
 PYTHON_WORD = "PYTHON"
 """Stands in an argv for the python of the worker's own environment."""
 _ANSWER = "VDM "
@@ -64,12 +65,14 @@ class Crew:
     Attributes:
         remote: how the machines are reached.
         run: name of the run's directory on them.
-        package: name of the directory in their home that holds worker.py.
+        package: name of the directory in their home that was sent; not needed to look and to stop.
+        calls_at_once: how many machines are called at a time.
     """
 
     remote: Remote
     run: str
-    package: str
+    package: str = ""
+    calls_at_once: int = 8
     _offset: int = field(default=0, init=False)
 
     def install(self, directory: Path, say: Callable[[str], None]) -> None:
@@ -163,7 +166,9 @@ class Crew:
         return self._each(one)
 
     def _ask(self, worker: int, timeout_s: float, action: str, *words: str) -> dict[str, Any]:
-        output = self.remote.run(worker, ["python3", f"{self.package}/worker.py", action, *words], timeout_s)
+        # Only what needs the environment is asked of the package; the rest works without knowing which it was.
+        place = self.package if action in ("install", "start") else COMMON_PLACE
+        output = self.remote.run(worker, ["python3", f"{place}/worker.py", action, *words], timeout_s)
         answers = [line for line in output.splitlines() if line.startswith(_ANSWER)]
         if not answers:
             raise CallError("UNKNOWN", f"worker {worker} gave no answer to {action}")
@@ -173,7 +178,7 @@ class Crew:
         workers = range(self.remote.num_workers) if workers is None else workers
         if len(workers) <= 1:
             return [function(worker) for worker in workers]
-        with ThreadPoolExecutor(min(CALLS_AT_ONCE, len(workers))) as pool:
+        with ThreadPoolExecutor(min(self.calls_at_once, len(workers))) as pool:
             return list(pool.map(function, workers))
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from pipelines.launch import worker
@@ -32,8 +33,8 @@ def build(root: Path = _ROOT) -> Path:
     if importlib.util.find_spec("hatchling") is None:
         raise LaunchError("the wheel is built with hatchling, which is missing: pip install 'hatchling>=1.27'")
     dist = root / "dist"
-    building = dist / "building"
-    shutil.rmtree(building, ignore_errors=True)
+    dist.mkdir(exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=dist, prefix="building-"))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(building)],

@@ -69,9 +69,13 @@ class TpuApi:
         """Return the flags that say where something is."""
         return (*((f"--project={self.project}",) if self.project else ()), f"--zone={zone}")
 
-    def settings(self) -> _Json:
-        """Return gcloud's own settings: `core.project`, `core.account` and the rest."""
-        return self._json(["config", "list", "--format=json"], _LOOK_S)
+    def check_login(self) -> None:
+        """Raise LaunchError unless gcloud is installed, logged in and knows the project."""
+        core = self._json(["config", "list", "--format=json"], _LOOK_S).get("core", {})
+        if not core.get("account"):
+            raise LaunchError("gcloud is not logged in: run `gcloud auth login`")
+        if not (self.project or core.get("project")):
+            raise LaunchError("no project: give --project, or run `gcloud config set project PROJECT`")
 
     def node(self, name: str, zone: str) -> _Json | None:
         """Return a TPU VM, None if there is none; any other failure is raised, for it says nothing about that."""

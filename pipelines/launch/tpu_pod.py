@@ -6,14 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines import prices
+from pipelines.launch.budget import Budget
 from pipelines.launch.crew import Crew, WorkerState, command_hash
 from pipelines.launch.errors import CallError, LaunchError
 from pipelines.launch.gcloud import Gcloud
 from pipelines.launch.job import EXIT_STOPPED, Job
+from pipelines.launch.package import build
 from pipelines.launch.rehearsal import Rehearsal
 from pipelines.launch.remote import GcloudRemote
-from pipelines.launch.tpu_api import is_passing
+from pipelines.launch.signals import undisturbed
+from pipelines.launch.tpu_api import TpuApi, is_passing
 from pipelines.launch.tpu_lease import TpuLease
+from pipelines.launch.tpu_request import RUN_LABEL, TpuRequest
 from pipelines.launch.verdict import Judgement, Verdict
 from pipelines.launch.watch import Patience, watch
 
@@ -36,6 +41,44 @@ class Counts:
     slices: int = 0
     restarts: int = 0
     failures: int = 0
+
+
+def make_pod(
+    request: TpuRequest,
+    *,
+    max_hours: float,
+    max_cost_usd: float | None = None,
+    keep: bool = False,
+    dry_run: Callable[[str], None] | None = None,
+    say: Callable[[str], None],
+    patience: Patience | None = None,
+) -> "TpuPod":
+    """Return the launcher of a request, after all that can be checked before anything is created.
+
+    Args:
+      request: the slice.
+      max_hours: how long it may be held, over all slices that follow each other.
+      max_cost_usd: what that may come to by the price file.
+      keep: leave the slice when the job is over.
+      dry_run: takes each command of gcloud instead of its being run.
+      say: takes one line about what happens.
+      patience: how long to wait for what.
+
+    Raises:
+      ConfigError: a limit that cannot be kept.
+      LaunchError: gcloud is missing or not logged in, there is no project, or the package does not build.
+    """
+    patience = patience or Patience(poll_s=0.0 if dry_run else Patience.poll_s)
+    price = prices.usd_per_hour(request.slice, request.provisioning)
+    budget = Budget.of(max_hours, max_cost_usd, price, request.accelerator)
+    if dry_run:
+        gcloud: Gcloud | Rehearsal = Rehearsal(request.slice.num_hosts, dry_run, {RUN_LABEL: request.run_id})
+    else:
+        gcloud = Gcloud()
+    api = TpuApi(gcloud, request.project, say, patience.poll_s)
+    api.check_login()
+    package = build()
+    return TpuPod(TpuLease(api, request, budget), gcloud, package, say, patience, keep)
 
 
 @dataclass
@@ -85,7 +128,7 @@ class TpuPod:
         finally:
             self.gcloud.stop()
             if not self.keep:
-                self.lease.release()
+                self._release()
 
     def bring_up(self) -> None:
         """Get the slice and install on it, and leave it; what was begun is deleted if that fails."""
@@ -93,7 +136,7 @@ class TpuPod:
             self._make_crew()
         except BaseException:
             self.gcloud.stop()
-            self.lease.release()
+            self._release()
             raise
 
     def _until_over(self, job: Job, on_line: Callable[[str], None]) -> int:
@@ -158,6 +201,8 @@ class TpuPod:
             request.internal_ips,
         )  # fmt: skip
         crew = Crew(remote, request.run_id, self.package.name)
+        if isinstance(self.gcloud, Rehearsal):
+            crew.calls_at_once = 1  # so that the commands come in order
         crew.install(self.package, self.say)
         self._crew = crew
         return crew
@@ -195,6 +240,11 @@ class TpuPod:
             with contextlib.suppress(CallError):
                 for line in self._crew.log(worker.worker).log.splitlines()[-_LAST_LINES:]:
                     self.say(f"  worker {worker.worker} | {line}")
+
+    def _release(self) -> None:
+        """Delete the slice; a second Ctrl-C does not leave it behind."""
+        with undisturbed(lambda: self.say(f"deleting {self.lease.request.name} first; wait for it")):
+            self.lease.release()
 
     def _stop_program(self) -> None:
         """Let the program save its state, when the launch is ended from outside while it runs."""

@@ -4,7 +4,7 @@ import os
 import pytest
 
 import configs
-from pipelines import accelerators, plan
+from pipelines import accelerators, plan, prices
 from vdm_lib.errors import ConfigError, VdmError
 
 
@@ -46,7 +46,7 @@ def test_a_roofline_is_the_longer_of_both_times():
     slice_ = accelerators.find("v3-8")
     compute = plan.make_plan(config, slice_, {}, answer | {"flops": 2 * slice_.peak_flops, "bytes": 0.0})
     assert (compute.bound, compute.step_seconds_roofline, compute.train_hours_roofline) == ("compute", 2.0, 2.0)
-    per_chip_hour = plan.read_prices()["on_demand"]["v3"]
+    per_chip_hour = prices.read().on_demand["v3"]
     assert compute.price_usd_roofline == pytest.approx(2.0 * 4 * per_chip_hour)
     memory = plan.make_plan(config, slice_, {}, answer | {"flops": 0.0, "bytes": 3 * slice_.hbm_bytes_per_s})
     assert (memory.bound, memory.step_seconds_roofline) == ("memory", 3.0)
