@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test test-slow check format bench clean
+.PHONY: help setup setup-plan lock demo test test-slow check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  -/'
@@ -32,6 +32,9 @@ $(VENV)/.stamp: requirements.lock pyproject.toml | $(UV)
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
+
+setup-plan: setup  ## adds the TPU compiler, 684 MB, for `vdm plan`
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-tpu.lock
 
 lock: | $(UV)  ## resolve requirements.lock anew, keeping what still fits (UPGRADE=--upgrade takes the newest)
 	$(UV) pip compile pyproject.toml $(GROUPS:%=--extra %) $(LOCK_FLAGS) $(UPGRADE) --output-file requirements.lock

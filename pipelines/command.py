@@ -128,6 +128,15 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     info.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config")
 
+    plan = add("plan", "whether a config fits a TPU slice, its best step time and price; compiles for it, runs nothing",
+               "vdm plan cifar10 --accelerator v3-8",
+               "vdm plan cifar10_aug train.batch_size=512 --accelerator all",
+               usage="vdm plan CONFIG [key=value ...] --accelerator TYPE[,TYPE]|all [--markdown] [--json]")  # fmt: skip
+    plan.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
+    plan.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config")
+    plan.add_argument("--accelerator", required=True, metavar="TYPE", help="such as v3-64; several with commas; or all")
+    plan.add_argument("--markdown", action="store_true", help="with several: print a table in Markdown")
+
     tpu_options.add_to(commands)
 
     verify = add("verify", "check a bundle in a fresh process", "vdm verify bundles/a",
@@ -189,6 +198,16 @@ def _import(args: argparse.Namespace) -> Any:
 
 def _info(args: argparse.Namespace) -> Any:
     return _job("info")(configs.load(args.config, configs.parse_overrides(args.overrides)))
+
+
+def _plan(args: argparse.Namespace) -> Any:
+    result = _job("plan")(configs.load(args.config, configs.parse_overrides(args.overrides)), args.accelerator)
+    if not args.markdown:
+        return result
+    if not hasattr(result, "markdown"):
+        raise ConfigError("--markdown makes a table of several slices: give --accelerator all, or names with commas")
+    print(result.markdown())
+    return None
 
 
 def _config_words(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
@@ -258,6 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 result = _import(args)
             case "info":
                 result = _info(args)
+            case "plan":
+                result = _plan(args)
             case "tpu":
                 result = _job("tpu")(args)
             case "export":

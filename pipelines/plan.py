@@ -11,12 +11,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import configs
 from pipelines import accelerators, prices
 from pipelines.accelerators import Accelerator
+from pipelines.plan_report import Plan, PlanRanking, rank
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError, VdmError
 
@@ -25,72 +26,45 @@ RANKED = ("v3-8", "v3-64", "v4-8", "v5litepod-16", "v6e-16")
 _COMPILE_TIMEOUT_S = 3600
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one training step of a config is on one slice.
-
-    Attributes:
-        config: name of the experiment.
-        accelerator: the slice, such as v3-64.
-        changes: values of the config that had to be other than asked for, `{}` if none.
-        fits: the compiler placed the step in the memory of a device.
-        peak_bytes_per_device: memory that the step needs on each device.
-        hbm_bytes_per_device: memory that each device has.
-        flops_per_step: work of a step over all devices, remat's repetitions included.
-        step_seconds_roofline: an estimate of the best possible step, not a measurement.
-        bound: what sets that time: compute or memory.
-        train_hours_roofline: that time over train.steps.
-        price_usd_roofline: list price of these hours, None if the price file has none.
-        prices_as_of: date of the price file.
-        collectives: operations between devices in the compiled program, by kind; inside a loop counted once.
-        compile_seconds: wall time of the compiler here.
-    """
-
-    config: str
-    accelerator: str
-    changes: dict[str, Any]
-    fits: bool
-    peak_bytes_per_device: int
-    hbm_bytes_per_device: int
-    flops_per_step: float
-    step_seconds_roofline: float
-    bound: str
-    train_hours_roofline: float
-    price_usd_roofline: float | None
-    prices_as_of: str
-    collectives: dict[str, int]
-    compile_seconds: float
-
-
-@dataclass(frozen=True)
-class PlanResult:
-    """What `vdm plan` found: the config as asked for, and if that does not fit the smallest change found that does."""
-
-    plans: tuple[Plan, ...]
-    remedies: tuple[Plan, ...]
-
-
-def run(config: Config, accelerator: str) -> PlanResult:
-    """Plan a config on one slice, or with `all` on those of RANKED, quickest first.
+def run(config: Config, accelerator: str) -> Plan | PlanRanking:
+    """Plan a config on one slice, on several (names with commas), or with `all` on those of RANKED, quickest first.
 
     Raises:
       ConfigError: unknown slice, or a batch that its devices cannot share.
       VdmError: libtpu is missing, or the compiler failed.
     """
     check_libtpu()
-    if accelerator == "all":
-        plans = [plan_step(config, accelerators.find(name)) for name in RANKED]
-        plans.sort(key=lambda plan: (not plan.fits, plan.train_hours_roofline, plan.price_usd_roofline or 0.0))
-        return PlanResult(tuple(plans), ())
-    plan = plan_step(config, accelerators.find(accelerator))
-    remedy = None if plan.fits else smallest_remedy(config, accelerators.find(accelerator))
-    return PlanResult((plan,), () if remedy is None else (remedy,))
+    return run_checked(config, accelerator)
+
+
+def run_checked(config: Config, accelerator: str) -> Plan | PlanRanking:
+    """Do what `run` does, once the compiler is known to be there."""
+    names = RANKED if accelerator == "all" else tuple(accelerator.split(","))
+    slices = [accelerators.find(name) for name in names]
+    if len(slices) == 1:
+        return plan_slice(config, slices[0])
+    plans, refused = [], {}
+    for slice_ in slices:
+        try:
+            plans.append(plan_slice(config, slice_, larger_slices=False))
+        except ConfigError as error:
+            refused[slice_.name] = str(error)
+    return rank(plans, refused)
+
+
+def plan_slice(config: Config, accelerator: Accelerator, larger_slices: bool = True) -> Plan:
+    """Return the plan of a slice, with a remedy if the config does not fit as it is."""
+    plan = plan_step(config, accelerator)
+    return plan if plan.fits else replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
 
 
 def check_libtpu() -> None:
     """Raise VdmError, saying how to install it, if the TPU compiler is not here."""
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
-        raise VdmError("plan compiles with libtpu, which is not installed: pip install 'vdm-pipeline[train,plan]'")
+        raise VdmError(
+            "plan compiles with libtpu, which is not here (684 MB): pip install 'vdm-pipeline[train,plan]', "
+            "or `make setup-plan` in a checkout"
+        )
 
 
 def plan_step(config: Config, accelerator: Accelerator, changes: Mapping[str, Any] | None = None) -> Plan:
@@ -129,23 +103,47 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
     )
 
 
-def smallest_remedy(config: Config, accelerator: Accelerator) -> Plan | None:
-    """Return the first of the remedies that fits, None if none does; each is compiled."""
-    for changes, slice_ in remedies(config, accelerator):
-        plan = plan_step(config, slice_, changes)
-        if plan.fits:
-            return plan
+def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan | None:
+    accelerator = accelerators.find(refused.accelerator)
+    last = refused
+    for changes in remedies(config, accelerator):
+        # Half the memory is the most that doubling the parts saves: what needs more is not worth the compiler's time.
+        parts = changes.get("train.microbatches", 1) // last.changes.get("train.microbatches", 1)
+        if last is not refused and last.peak_bytes_per_device / max(parts, 1) > 2 * last.hbm_bytes_per_device:
+            continue
+        last = plan_step(config, accelerator, changes)
+        if last.fits:
+            return last
+    larger = accelerators.next_larger(accelerator) if larger_slices else None
+    while larger is not None and config.train.batch_size % larger.num_devices == 0:
+        for changes in ({}, {"model.remat": True}):
+            plan = plan_step(config, larger, changes)
+            if plan.fits:
+                return plan
+        larger = accelerators.next_larger(larger)
     return None
 
 
-def remedies(config: Config, accelerator: Accelerator) -> Iterator[tuple[dict[str, Any], Accelerator]]:
-    """Yield changes, what costs least first: remat on the same slice, then larger slices with and without it."""
-    ways = [{}] if config.model.remat else [{}, {"model.remat": True}]
-    yield from ((changes, accelerator) for changes in ways if changes)
-    larger = accelerators.next_larger(accelerator)
-    while larger is not None and config.train.batch_size % larger.num_devices == 0:
-        yield from ((changes, larger) for changes in ways)
-        larger = accelerators.next_larger(larger)
+def remedies(config: Config, accelerator: Accelerator) -> Iterator[dict[str, Any]]:
+    """Yield changes of a config on the same slice, what costs and changes least first.
+
+    Remat changes no result and costs a third more work; microbatches change it to rounding and leave the devices
+    smaller parts; bfloat16 changes it more.
+    """
+    base = {} if config.model.remat else {"model.remat": True}
+    if base:
+        yield base
+    images = config.train.batch_size // accelerator.num_devices
+    divisors = [
+        parts
+        for parts in (2, 4, 8, 16, 32)
+        if parts > getattr(config.train, "microbatches", parts) and images % parts == 0
+    ]
+    for parts in divisors:
+        yield base | {"train.microbatches": parts}
+    if getattr(config.train, "compute_dtype", "") == "float32":
+        parts = {"train.microbatches": divisors[-1]} if divisors else {}
+        yield base | parts | {"train.compute_dtype": "bfloat16"}
 
 
 def _compile(config: Config, accelerator: Accelerator) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
-_REFUSED = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+_REFUSED = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|total memory required[^(]*\(([\d.]+)([KMG])\)")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -65,7 +65,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
         refused = _REFUSED.search(str(error))
         if refused is None:
             raise
-        used, used_unit, _, _ = refused.groups()
+        used, used_unit = (group for group in refused.groups() if group)
         return answer | {
             "fits": False,
             "peak_bytes": int(float(used) * _UNIT[used_unit]),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,6 @@ from pipelines.launch.remote import Remote
 
 COMMON_PLACE = ".vdm-runs"
 """Directory in the home of a worker where `install` leaves worker.py, beside the runs."""
-PYTHON_WORD = "PYTHON"
-"""Stands in an argv for the python of the worker's own environment."""
 _ANSWER = "VDM "
 _QUICK_S, _COPY_S, _INSTALL_S = 300.0, 600.0, 1800.0
 _T = TypeVar("_T")
@@ -81,15 +78,23 @@ class Crew:
         Raises:
           LaunchError: a worker could not install it.
         """
-        # The first connection makes ssh's keys, which several at once get wrong.
-        self.remote.send(0, directory, _COPY_S)
-        self._each(lambda worker: self.remote.send(worker, directory, _COPY_S), range(1, self.remote.num_workers))
+        self._send(directory)
         answers = self._each(lambda worker: self._ask(worker, _INSTALL_S, "install"))
         for worker, answer in enumerate(answers):
             if not answer["installed"]:
                 raise LaunchError(f"worker {worker} could not install the package: {answer['error']}")
         cached = sum(answer["cached"] for answer in answers)
         say(f"installed on {len(answers)} workers" + (f", {cached} had it already" if cached else ""))
+
+    def settle(self, directory: Path) -> None:
+        """Copy worker.py to every worker; the program's own environment is there already."""
+        self._send(directory)
+        self._each(lambda worker: self._ask(worker, _QUICK_S, "settle"))
+
+    def _send(self, directory: Path) -> None:
+        # The first connection makes ssh's keys, which several at once get wrong.
+        self.remote.send(0, directory, _COPY_S)
+        self._each(lambda worker: self.remote.send(worker, directory, _COPY_S), range(1, self.remote.num_workers))
 
     def start(self, job: Job, attempt: int, per_worker: Callable[[int], Sequence[str]] = lambda _: ()) -> None:
         """Start the job on every worker; starting the same attempt twice starts it once.
@@ -167,7 +172,7 @@ class Crew:
 
     def _ask(self, worker: int, timeout_s: float, action: str, *words: str) -> dict[str, Any]:
         # Only what needs the environment is asked of the package; the rest works without knowing which it was.
-        place = self.package if action in ("install", "start") else COMMON_PLACE
+        place = self.package if action in ("settle", "install", "start") else COMMON_PLACE
         output = self.remote.run(worker, ["python3", f"{place}/worker.py", action, *words], timeout_s)
         answers = [line for line in output.splitlines() if line.startswith(_ANSWER)]
         if not answers:
@@ -190,8 +195,7 @@ def command_hash(job: Job) -> str:
 
 
 def _program(job: Job, more: Sequence[str] = ()) -> tuple[list[str], str]:
-    argv = [PYTHON_WORD if word == sys.executable else word for word in job.argv]
-    return [*argv, *more], json.dumps({"PYTHONUNBUFFERED": "1", **job.env})
+    return [*job.argv, *more], json.dumps({"PYTHONUNBUFFERED": "1", **job.env})
 
 
 def _state(worker: int, answer: dict[str, Any]) -> WorkerState:

@@ -1,9 +1,10 @@
 """The launcher for TPU pods: get a slice, install, run, start again after what can be mended, give it back."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines import prices
@@ -120,6 +121,8 @@ class TpuPod:
         Raises:
           LaunchError: no slice could be had, it was lost too often or deleted by somebody, or could not be deleted.
         """
+        # The python that runs this program is not the one on the workers; worker.py knows theirs by this word.
+        job = replace(job, argv=tuple("PYTHON" if word == sys.executable else word for word in job.argv))
         try:
             return self._until_over(job, on_line)
         except BaseException:

@@ -4,7 +4,8 @@ Copied there and run by the machine's own python3, so that it needs the standard
 action may be called again at any time, for gcloud repeats a command whose connection broke. Each prints one line,
 `VDM {json}`, and exits 0; whoever calls it can so tell its answer from a connection that failed.
 
-    worker.py install                         makes the venv beside this file, once
+    worker.py settle                          copies this file to where the other actions are asked for
+    worker.py install                         the same, and makes the venv beside this file, once
     worker.py start RUN ATTEMPT ENV -- ARGV   starts the program under a supervisor that outlives the connection
     worker.py status RUN [ATTEMPT [OFFSET]]   what became of it, and its log from a byte on
     worker.py stop|kill RUN                   SIGTERM (the program saves and exits 75), SIGKILL
@@ -31,14 +32,20 @@ HERE = Path(__file__).resolve().parent
 VENV = HERE / "venv"
 
 
+def settle():
+    """Leave a copy of this file where it is found without knowing which directory was sent."""
+    RUNS.mkdir(exist_ok=True)
+    temporary = RUNS / f"worker.{os.getpid()}.tmp"
+    shutil.copyfile(__file__, str(temporary))
+    temporary.replace(RUNS / "worker.py")
+    return {"settled": True}
+
+
 def install():
     """Make the venv from the lock and the wheel beside this file; the name of that directory is their hash."""
-    RUNS.mkdir(exist_ok=True)
+    settle()
     with (HERE / "install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Where it is found without knowing which package was sent.
-        shutil.copyfile(__file__, RUNS / "worker.tmp")
-        (RUNS / "worker.tmp").replace(RUNS / "worker.py")
         if (HERE / "installed").exists():
             return {"installed": True, "cached": True}
         shutil.rmtree(VENV, ignore_errors=True)
@@ -231,7 +238,7 @@ def main(argv):
         run, attempt, environment, _, *program = rest
         answer = start(run, attempt, json.loads(environment), program)
     else:
-        answer = {"install": install, "status": status, "stop": stop, "kill": kill}[action](*rest)
+        answer = {"settle": settle, "install": install, "status": status, "stop": stop, "kill": kill}[action](*rest)
     print("\nVDM " + json.dumps(answer), flush=True)
 
 

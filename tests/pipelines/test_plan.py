@@ -1,10 +1,12 @@
 import importlib.util
+import json
+import math
 import os
 
 import pytest
 
 import configs
-from pipelines import accelerators, plan, prices
+from pipelines import accelerators, command, plan, prices
 from vdm_lib.errors import ConfigError, VdmError
 
 
@@ -40,22 +42,67 @@ def test_an_accelerator_that_is_not_there(name, message):
         accelerators.find(name)
 
 
-def test_a_roofline_is_the_longer_of_both_times():
+def test_every_size_of_the_table_has_a_shape_and_a_source():
+    for generation in accelerators.GENERATIONS.values():
+        assert generation.source.startswith("https://docs.cloud.google.com/tpu/docs/")
+        for size in accelerators.sizes_of(generation):
+            slice_ = accelerators.find(f"{generation.name}-{size}")
+            sides = [int(side) for side in slice_.topology.split("x")]
+            assert math.prod(sides) == slice_.num_chips
+            assert slice_.num_hosts * 8 >= slice_.num_chips
+
+
+ANSWER = {"fits": True, "peak_bytes": 1, "collectives": {}, "compile_seconds": 0.0, "flops": 1.0, "bytes": 1.0}
+
+
+def test_a_roofline_is_the_longer_of_both_times(monkeypatch, tmp_path):
+    file = tmp_path / "prices.toml"
+    file.write_text('as_of = "2026-01-01"\n[on_demand]\nv3 = 2.0\n')
+    monkeypatch.setattr(prices.read, "__defaults__", (file,))
+    monkeypatch.setattr(prices.usd_per_hour, "__defaults__", ("on-demand", file))
     config = configs.load("cifar10", {"train.steps": 3600})
-    answer = {"fits": True, "peak_bytes": 1, "collectives": {}, "compile_seconds": 0.0}
     slice_ = accelerators.find("v3-8")
-    compute = plan.make_plan(config, slice_, {}, answer | {"flops": 2 * slice_.peak_flops, "bytes": 0.0})
+    compute = plan.make_plan(config, slice_, {}, ANSWER | {"flops": 2 * slice_.peak_flops, "bytes": 0.0})
     assert (compute.bound, compute.step_seconds_roofline, compute.train_hours_roofline) == ("compute", 2.0, 2.0)
-    per_chip_hour = prices.read().on_demand["v3"]
-    assert compute.price_usd_roofline == pytest.approx(2.0 * 4 * per_chip_hour)
-    memory = plan.make_plan(config, slice_, {}, answer | {"flops": 0.0, "bytes": 3 * slice_.hbm_bytes_per_s})
+    assert compute.price_usd_roofline == pytest.approx(2.0 * 4 * 2.0)
+    assert "$16 by the price file of 2026-01-01, which is no quote" in str(compute)
+    memory = plan.make_plan(config, slice_, {}, ANSWER | {"flops": 0.0, "bytes": 3 * slice_.hbm_bytes_per_s})
     assert (memory.bound, memory.step_seconds_roofline) == ("memory", 3.0)
+    other = plan.make_plan(config, accelerators.find("v6e-16"), {}, ANSWER)
+    assert other.price_usd_roofline is None
+    assert "no price" in str(other)
 
 
-def test_remat_comes_before_a_larger_slice():
-    first, second, *_ = plan.remedies(configs.load("cifar10_aug"), accelerators.find("v3-8"))
-    assert (first[0], first[1].name) == ({"model.remat": True}, "v3-8")
-    assert (second[0], second[1].name) == ({}, "v3-32")
+def test_a_larger_slice_is_the_last_resort(monkeypatch):
+    asked: list = []
+
+    def answer(config, accelerator):
+        asked.append(accelerator.name)
+        fits = accelerator.num_chips >= 16 and config.model.remat
+        return ANSWER | {"fits": fits, "peak_bytes": 2**34}
+
+    monkeypatch.setattr(plan, "_compile", answer)
+    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8")
+    assert found.remedy is not None
+    assert (found.remedy.accelerator, found.remedy.changes) == ("v3-32", {"model.remat": True})
+    assert asked[-2:] == ["v3-32", "v3-32"]
+    assert set(asked[:-2]) == {"v3-8"}
+
+
+def test_all_ranks_what_can_run_by_time_and_names_what_cannot_be_divided(monkeypatch):
+    def answer(config, accelerator):
+        fits = config.model.remat or accelerator.name != "v3-64"
+        return ANSWER | {"fits": fits, "flops": 1e15, "peak_bytes": 2**35 if not fits else 2**30}
+
+    monkeypatch.setattr(plan, "_compile", answer)
+    found = plan.run_checked(configs.load("cifar10", {"train.batch_size": 64}), "all")
+    times = [(each.usable or each).train_hours_roofline for each in found.plans]
+    assert times == sorted(times)
+    assert len(found.plans) == len(plan.RANKED)
+    rows = found.markdown().splitlines()
+    assert len(rows) == 2 + len(plan.RANKED) + 1, "the slice that needs a change has a row for each"
+    divided = plan.run_checked(configs.load("cifar10", {"train.batch_size": 24}), "v3-8,v6e-16")
+    assert list(divided.refused) == ["v6e-16"]
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused_before_compiling():
@@ -63,18 +110,23 @@ def test_a_batch_that_the_devices_cannot_share_is_refused_before_compiling():
         plan.plan_step(configs.load("cifar10", {"train.batch_size": 100}), accelerators.find("v3-64"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed here")
 def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(VdmError, match="pip install"):
         plan.run(configs.load("debug"), "v3-8")
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ, reason="libtpu is not here"
+    importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ,
+    reason="libtpu is not here: make setup-plan",
 )
-def test_a_small_step_compiles_for_a_slice():
-    (found,) = plan.run(configs.load("debug"), "v5litepod-4").plans
-    assert found.fits
-    assert 0 < found.peak_bytes_per_device < found.hbm_bytes_per_device
-    assert found.collectives.get("all-reduce", 0) >= 1
+@pytest.mark.slow
+def test_a_small_step_compiles_for_a_slice(capsys):
+    assert command.main(["plan", "debug", "--accelerator", "v5litepod-4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["fits"]
+    assert 0 < found["peak_bytes_per_device"] < found["hbm_bytes_per_device"] <= 16 * 2**30
+    assert found["collectives"]["all-reduce"] >= 1
+    assert found["flops_per_step"] > 1e9
+    assert found["step_seconds_roofline"] > 0

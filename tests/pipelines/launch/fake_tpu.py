@@ -330,6 +330,7 @@ class FakeTpu:
         for address in addresses:
             home = self.root / "disks" / f"{node['id']}-{address}"
             home.mkdir(parents=True)
+            (self.root / "hosts" / address).unlink(missing_ok=True)  # only one node at a time can be reached
             (self.root / "hosts" / address).symlink_to(home)
         machines = {"id": node["id"], "addresses": addresses}
         (self.root / "hosts" / "node.json").write_text(json.dumps(machines))

@@ -1,0 +1,133 @@
+"""What `vdm plan` finds, and how it is shown: for people, and as a table in Markdown."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one training step of a config is on one slice.
+
+    Attributes:
+        config: name of the experiment.
+        accelerator: the slice, such as v3-64.
+        changes: values of the config that had to be other than asked for, `{}` if none.
+        fits: the compiler placed the step in the memory of a device.
+        peak_bytes_per_device: memory that the step needs on each device.
+        hbm_bytes_per_device: memory that each device has for it.
+        flops_per_step: work of a step over all devices, remat's repetitions included.
+        step_seconds_roofline: an estimate of the best possible step, not a measurement.
+        bound: what sets that time: compute or memory.
+        train_hours_roofline: that time over train.steps.
+        price_usd_roofline: list price of these hours by the price file, no quote; None if it has none.
+        prices_as_of: date of the price file.
+        collectives: operations between devices in the compiled program, by kind; inside a loop counted once.
+        compile_seconds: wall time of the compiler here.
+        remedy: if it does not fit, the smallest change found that does, compiled as well.
+    """
+
+    config: str
+    accelerator: str
+    changes: dict[str, Any]
+    fits: bool
+    peak_bytes_per_device: int
+    hbm_bytes_per_device: int
+    flops_per_step: float
+    step_seconds_roofline: float
+    bound: str
+    train_hours_roofline: float
+    price_usd_roofline: float | None
+    prices_as_of: str
+    collectives: dict[str, int]
+    compile_seconds: float
+    remedy: "Plan | None" = None
+
+    @property
+    def usable(self) -> "Plan | None":
+        """Return this plan if it fits, else its remedy, None if there is none."""
+        return self if self.fits else self.remedy
+
+    def __str__(self) -> str:
+        """Return some lines for a person."""
+        asked = f" with {_words(self.changes)}" if self.changes else ""
+        memory = f"{_gib(self.peak_bytes_per_device)} of {_gib(self.hbm_bytes_per_device)} GiB on each device"
+        lines = [
+            f"{self.config} on {self.accelerator}{asked}: {'fits' if self.fits else 'does not fit'}, {memory}",
+            f"  {self.flops_per_step / 1e12:,.2f} TFLOP a step; at best {_seconds(self.step_seconds_roofline)} a step "
+            f"({self.bound} bound, a roofline and no measurement)",
+            f"  at best {self.train_hours_roofline:,.0f} hours for all steps; {self._price()}",
+        ]
+        if self.fits:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.collectives.items())) or "none"
+            lines.append(f"  between devices: {kinds}; compiled in {self.compile_seconds:.0f} s")
+        elif self.remedy is None:
+            lines.append("  no change was found that makes it fit")
+        else:
+            lines += ["the smallest change found that fits:", str(self.remedy)]
+        return "\n".join(lines)
+
+    def _price(self) -> str:
+        if self.price_usd_roofline is None:
+            return "no price: pipelines/accelerator_prices.toml has none for this generation"
+        return f"${self.price_usd_roofline:,.0f} by the price file of {self.prices_as_of}, which is no quote"
+
+
+@dataclass(frozen=True)
+class PlanRanking:
+    """The same config on several slices, quickest first; those on which it cannot run last.
+
+    Attributes:
+        plans: one for each slice.
+        refused: slice -> why the config cannot be divided over it.
+    """
+
+    plans: tuple[Plan, ...]
+    refused: dict[str, str]
+
+    def __str__(self) -> str:
+        """Return the plans below each other."""
+        lines = [str(plan) for plan in self.plans]
+        return "\n".join(lines + [f"{name}: {why}" for name, why in self.refused.items()])
+
+    def markdown(self) -> str:
+        """Return a table, one row for each slice as asked for and one for the change that makes it fit."""
+        heads = ("config", "slice", "changes", "fits", "peak / HBM GiB per device", "TFLOP a step", "roofline a step",
+                 "hours at best")  # fmt: skip
+        rows = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
+        for plan in self.plans:
+            rows += [_row(each) for each in (plan, plan.remedy) if each is not None]
+        return "\n".join(rows)
+
+
+def rank(plans: list[Plan], refused: dict[str, str]) -> PlanRanking:
+    """Return the plans by the time of what can be run, then by its price."""
+
+    def key(plan: Plan) -> tuple[bool, float, float]:
+        usable = plan.usable or plan
+        return plan.usable is None, usable.train_hours_roofline, usable.price_usd_roofline or 0.0
+
+    return PlanRanking(tuple(sorted(plans, key=key)), refused)
+
+
+def _row(plan: Plan) -> str:
+    cells = (
+        plan.config, plan.accelerator, _words(plan.changes) or "as it is", "yes" if plan.fits else "no",
+        f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.2f}",
+        f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"{plan.train_hours_roofline:,.0f}",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _words(changes: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items())
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / _GIB:.2f}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
