@@ -144,6 +144,19 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=_path, help="bundle directory")
     verify.add_argument("--data", type=_path, help="data directory of the model: measures bpd again")
     verify.add_argument("--allow-other-data", action="store_true", help="say that the data is other, do not refuse it")
+
+    promote = add("promote", "verify a bundle, add it to a registry, promote it if it is not worse",
+                  "vdm promote bundles/a --registry registry --why 'first release'")  # fmt: skip
+    promote.add_argument("bundle", type=_path, help="bundle, local or gs://; or a version of the registry, with --name")
+    promote.add_argument("--name", help="name of the model (default: the experiment)")
+    promote.add_argument("--force", action="store_true", help="do not compare it with what is promoted")
+    rollback = add("rollback", "promote again what the promoted version replaced",
+                   "vdm rollback digits --registry registry --why 'blurred'")  # fmt: skip
+    rollback.add_argument("name", help="name of the model")
+    for each in (promote, rollback):
+        each.add_argument("--registry", type=_path, required=True, help="directory of models, local or gs://")
+        each.add_argument("--why", default="", help="for the history")
+        each.add_argument("--who", help="for the history (default: the user)")
     return parser
 
 
@@ -286,6 +299,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     args.workdir, args.out, step=args.step, data=args.data, num_samples=args.samples,
                     sample_steps=args.sample_steps, onnx=args.onnx,
                 )  # fmt: skip
+            case "promote":
+                result = _job("promote")(
+                    args.bundle, args.registry, name=args.name, who=args.who, why=args.why, force=args.force
+                )
+            case "rollback":
+                result = _job("promote", "rollback")(args.name, args.registry, who=args.who, why=args.why)
             case _:
                 result = _job("verify")(args.bundle, args.data, allow_other_data=args.allow_other_data)
         if result is not None:

@@ -198,6 +198,38 @@ class VerifyResult:
 
 
 @dataclass(frozen=True)
+class PromoteResult:
+    """Which version of a model users shall take, by `vdm promote` or `vdm rollback`.
+
+    Attributes:
+        registry: the registry.
+        name: name of the model.
+        version: the version that is promoted now.
+        before: the one that was promoted until then, None if there was none.
+        bpd: bits per dimension of the version, None if not measured.
+        bpd_stderr: Monte Carlo standard error of bpd.
+    """
+
+    registry: str
+    name: str
+    version: str
+    before: str | None
+    bpd: float | None
+    bpd_stderr: float | None
+
+    def __str__(self) -> str:
+        """Return what is promoted, where it is, and what was before."""
+        return _columns(
+            [
+                (f"{self.name}: promoted is {self.version}",),
+                ("bundle", f"{self.registry}/{self.name}/{self.version}"),
+                ("bpd", _with_error(self.bpd, self.bpd_stderr)),
+                ("before", self.before or "nothing was promoted"),
+            ]
+        )
+
+
+@dataclass(frozen=True)
 class ImportResult:
     """What `vdm import` wrote.
 

@@ -31,9 +31,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+def shared_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary directory that the processes of this test run share; lock what is made in it."""
+    return _of_all_processes(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def digits_dir(shared_tmp: Path) -> str:
     """A prepared data directory of the digits, made by the first test process that asks for it."""
-    out = _of_all_processes(tmp_path_factory) / "digits"
+    out = shared_tmp / "digits"
     with FileLock(f"{out}.lock"):
         if not out.exists():
             pipelines.prepare.run("digits", str(out))

@@ -1,4 +1,4 @@
-"""Where a bundle lies: written under a temporary name and published whole, on a local disk or in gs://."""
+"""Where a bundle lies: written in a temporary directory and published whole, on a local disk or in gs://."""
 
 import os
 import shutil
@@ -98,18 +98,16 @@ def _files(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def _upload(local: Path, out: str) -> None:
-    """Upload under a temporary name, then rename file by file: an object store has no directories to rename."""
+    """Upload a bundle whose every object appears whole, the one that makes it a bundle last.
+
+    An object store cannot rename a directory; renaming object by object would be no more atomic than this.
+    """
     final = epath.Path(out)
-    temporary = final.parent / f"{final.name}.tmp-{os.urandom(4).hex()}"
     try:
-        copy_files(epath.Path(local), temporary)
-        names = [str(path.relative_to(local)) for path in local.rglob("*") if path.is_file()]
-        for name in sorted(names, key=lambda name: (name == SUMS, name)):
-            (temporary / name).rename(final / name)
+        copy_files(epath.Path(local), final)
     except BaseException:
-        for place in (temporary, final):
-            if place.exists():
-                place.rmtree()
+        if final.exists():
+            final.rmtree()
         raise
 
 
