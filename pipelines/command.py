@@ -9,7 +9,9 @@ import importlib
 import importlib.metadata
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -276,6 +278,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv, beam_flags = argv[:cut], argv[cut + 1 :]
     args = _parse(argv)
     keep_quiet()
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        # Ended like Ctrl-C, a job removes what it has half written.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         match args.command:
             case "prepare":

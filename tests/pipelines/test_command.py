@@ -1,6 +1,8 @@
 import importlib.metadata
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -87,3 +89,24 @@ def test_print_config_with_json_is_one_line_of_the_same_config(capsys):
     assert command.main(["train", "cifar10", "model.n_layer=2", "--print-config", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert configs.from_json(line, "stdout") == configs.load("cifar10", {"model.n_layer": 2})
+
+
+def test_a_job_that_is_terminated_cleans_up(monkeypatch, tmp_path, capsys):
+    half_written = tmp_path / "half"
+
+    def job(*_, **__):
+        half_written.touch()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        finally:
+            half_written.unlink()
+
+    monkeypatch.setattr(command, "_job", lambda *_: job)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert command.main(["verify", str(tmp_path)]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "vdm verify: interrupted\n"
+    assert not half_written.exists()
