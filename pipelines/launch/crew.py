@@ -183,8 +183,12 @@ class Crew:
         workers = range(self.remote.num_workers) if workers is None else workers
         if len(workers) <= 1:
             return [function(worker) for worker in workers]
-        with ThreadPoolExecutor(min(self.calls_at_once, len(workers))) as pool:
+        pool = ThreadPoolExecutor(min(self.calls_at_once, len(workers)))
+        try:
             return list(pool.map(function, workers))
+        finally:
+            # After Ctrl-C the calls under way are ended by whoever owns them; waiting for them here could take minutes.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def command_hash(job: Job) -> str:

@@ -114,6 +114,7 @@ class TpuPod:
     workers: list[WorkerState] = field(default_factory=list)
     _crew: Crew | None = field(default=None, init=False)
     _attempt: int = field(default=0, init=False)
+    _installed: bool = field(default=False, init=False)
 
     def run(self, job: Job, on_line: Callable[[str], None]) -> int:
         """Run the job to its end and return its exit code: 0 done, 75 stopped with the state saved.
@@ -139,7 +140,8 @@ class TpuPod:
             self._make_crew()
         except BaseException:
             self.gcloud.stop()
-            self._release()
+            if not self.lease.adopted:
+                self._release()
             raise
 
     def _until_over(self, job: Job, on_line: Callable[[str], None]) -> int:
@@ -168,7 +170,7 @@ class TpuPod:
                     self.say(f"starting it again ({self.counts.failures} of {self.max_failures})")
                 case Verdict.GONE:
                     self.say("the slice is gone: asking for a new one, to go on from the last checkpoint")
-                    self._crew = None
+                    self._crew, self._installed = None, False
                     self.lease.release()
                 case _:
                     self.counts.restarts += 1
@@ -177,8 +179,10 @@ class TpuPod:
                     self.say("the slice is still there: starting again in place")
 
     def _one_attempt(self, job: Job, on_line: Callable[[str], None]) -> Judgement:
+        if self.lease.budget.left_hours <= 0:
+            return Judgement(Verdict.LIMIT)
         try:
-            crew = self._crew or self._make_crew()
+            crew = self._crew if self._crew and self._installed else self._make_crew()
             self._begin(crew, job)
         except CallError as error:
             self.say(f"the workers could not be prepared: {error}")
@@ -206,15 +210,18 @@ class TpuPod:
         crew = Crew(remote, request.run_id, self.package.name)
         if isinstance(self.gcloud, Rehearsal):
             crew.calls_at_once = 1  # so that the commands come in order
-        crew.install(self.package, self.say)
         self._crew = crew
+        crew.install(self.package, self.say)
+        self._installed = True
         return crew
 
     def _begin(self, crew: Crew, job: Job) -> None:
         """Start the next attempt, or go on with one that an earlier launch of this run has left running."""
         if self.lease.adopted:
-            self.lease.adopted = False
             states = crew.look()
+            if silent := [state for state in states if state.state == "unknown"]:
+                raise CallError("SSH", str(silent[0]))
+            self.lease.adopted = False
             attempts = {state.attempt for state in states}
             self._attempt = max([self._attempt, *(attempt for attempt in attempts if attempt is not None)])
             running = [state for state in states if state.state == "running"]
@@ -223,6 +230,7 @@ class TpuPod:
                     self.say(f"attempt {self._attempt} is running there: watching it")
                     self.counts.attempts += 1
                     return
+                self._crew, self.lease.zone = None, None  # neither to be stopped nor to be deleted from here
                 raise LaunchError(
                     f"{self.lease.request.name} runs another command for the same run directory: "
                     f"end it first with `vdm tpu stop {self.lease.request.name}`"
@@ -252,7 +260,7 @@ class TpuPod:
     def _stop_program(self) -> None:
         """Let the program save its state, when the launch is ended from outside while it runs."""
         self.gcloud.stop()
-        if self._crew is not None and self._attempt and not self.keep:
+        if self._crew is not None and (self._attempt or self.lease.adopted) and not self.keep:
             self.say("stopping the program; it saves its state")
             with contextlib.suppress(LaunchError):
                 self.workers = self._crew.stop(self.patience.grace_s, self.patience.poll_s)

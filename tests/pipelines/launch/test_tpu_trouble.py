@@ -2,11 +2,17 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+from pipelines.launch.crew import Crew
 from pipelines.launch.errors import LaunchError
+from pipelines.launch.remote import GcloudRemote
+from tests.pipelines.launch.fake_tpu import FakeTpu
 from tests.pipelines.launch.launching import Launch, later, needs_gcloud, wait_for
 
 pytestmark = [needs_gcloud, pytest.mark.slow]
@@ -98,6 +104,40 @@ def test_a_launcher_that_died_is_followed_by_one_that_watches_what_it_started(la
     assert second.run(launch.job(40, "wait"), launch.lines.append) == 0, launch.said
     assert (launch.starts(0), launch.starts(1)) == (1, 1)
     assert launch.api.node_names() == []
+
+
+def test_a_run_that_does_something_else_is_left_running(launch: Launch):
+    first = launch.pod(keep=True)
+    first.lease.acquire()
+    remote = GcloudRemote(first.gcloud, "vdm-test", first.lease.api.place("us-central1-a"), 2)
+    crew = Crew(remote, first.lease.request.run_id, launch.package.name)
+    crew.install(launch.package, launch.said.append)
+    crew.start(launch.job(40, "wait"), 1)
+    with pytest.raises(LaunchError, match="runs another command"):
+        launch.pod().run(launch.job(80, "wait"), launch.lines.append)
+    assert {state.state for state in crew.look()} == {"running"}
+    assert launch.api.node_names() == ["vdm-test"]
+
+
+def test_ctrl_c_while_it_creates_leaves_nothing(fake: FakeTpu, tmp_path: Path):
+    """The command as a process of its own; the node is being made when the signal comes."""
+    fake.waits = 10_000
+    shared = str(tmp_path / "shared")
+    words = [
+        "tpu", "run", "debug", "--data", f"{shared}/digits", "--workdir", f"{shared}/run", "--shared-dir", shared,
+        "--accelerator", "v4-16", "--zones", "us-central1-a", "--direct", "--poll", "0.2",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.command", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(lambda: fake.created, "the node")
+    fake.waits = 1
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert stderr.rstrip().endswith("vdm tpu: interrupted")
+    assert "Traceback" not in stderr
+    assert fake.node_names() == []
 
 
 def test_a_program_that_fails_is_tried_once_more_and_its_last_lines_are_shown(launch: Launch):
