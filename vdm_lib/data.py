@@ -5,11 +5,11 @@ images, and nothing of the input pipeline needs to be saved.
 """
 
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 
 import numpy as np
 from etils import epath
@@ -17,7 +17,7 @@ from jaxtyping import Int64, UInt8
 
 from vdm_lib.errors import DataError, RecordError
 from vdm_lib.example import decode_alike
-from vdm_lib.records import Manifest, ShardInfo, SplitInfo, decode_example, frame_spans, image_digest, read_manifest
+from vdm_lib.records import Manifest, ShardInfo, SplitInfo, decode_example, frame_runs, image_digest, read_manifest
 from vdm_lib.storage import storage_errors
 
 _REMEDY = "prepare the data again"
@@ -55,10 +55,10 @@ def _read_shard(path: epath.Path, shard: ShardInfo) -> bytes:
     return data
 
 
-def _decode_one_by_one(data: bytes, spans: list[tuple[int, int]], number: int) -> Iterator[_Part]:
-    for offset, (start, stop) in enumerate(spans):
+def _decode_one_by_one(rows: UInt8[np.ndarray, "n b"], number: int) -> Iterator[_Part]:
+    for offset, row in enumerate(rows):
         try:
-            record = decode_example(data[start:stop])
+            record = decode_example(row.tobytes())
         except RecordError as error:
             raise RecordError(f"record {number + offset} is malformed: {error}") from error
         yield record.image[np.newaxis], np.array([record.label]), np.array([record.index])
@@ -66,22 +66,29 @@ def _decode_one_by_one(data: bytes, spans: list[tuple[int, int]], number: int) -
 
 def _decode_shard(data: bytes) -> Iterator[tuple[int, _Part]]:
     """Yield the number of its first record and images, labels and indices of each run of records of one layout."""
-    spans = list(frame_spans(data))
     number = 0
-    for length, group in groupby(spans, key=lambda span: span[1] - span[0]):
-        run = list(group)
-        start, stop = run[0][0], run[-1][1]
-        # Between two records of a run lie the checksum of the one and the header of the other.
-        stride = length + (run[1][0] - run[0][1] if len(run) > 1 else 0)
-        view = np.frombuffer(data, np.uint8, stop - start, start)
-        rows = np.lib.stride_tricks.as_strided(view, (len(run), length), (stride, 1), writeable=False)
+    for rows in frame_runs(data):
         try:
-            alike = decode_alike(rows) if length else None
+            alike = decode_alike(rows) if rows.shape[1] else None
         except RecordError:
             alike = None  # read again one by one, which names the record
-        for part in [alike] if alike is not None else _decode_one_by_one(data, run, number):
+        for part in [alike] if alike is not None else _decode_one_by_one(rows, number):
             yield number, part
             number += len(part[1])
+
+
+def _read_ahead(directory: epath.Path, shards: Sequence[ShardInfo]) -> Iterator[tuple[ShardInfo, epath.Path, bytes]]:
+    """Yield each shard with its path and bytes; the next is read meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting: deque[tuple[ShardInfo, epath.Path, Future[bytes]]] = deque()
+        for shard in shards:
+            path = directory / shard.name
+            waiting.append((shard, path, reader.submit(_read_shard, path, shard)))
+            if len(waiting) > 1:
+                before, path, data = waiting.popleft()
+                yield before, path, data.result()
+        for shard, path, data in waiting:
+            yield shard, path, data.result()
 
 
 def _check_part(number: int, part: _Part, manifest: Manifest, split: SplitInfo, previous: int) -> None:
@@ -129,9 +136,7 @@ def _load_split(directory: epath.Path, split: str) -> Split:
     digests = []
     # Hashing lets other threads run, so the images of one shard are hashed while the next is read.
     with ThreadPoolExecutor(1) as hasher:
-        for shard in info.shards:
-            path = directory / shard.name
-            data = _read_shard(path, shard)
+        for shard, path, data in _read_ahead(directory, info.shards):
             first = done
             try:
                 for number, part in _decode_shard(data):
