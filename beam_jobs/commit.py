@@ -35,9 +35,12 @@ def _problems(plan: Plan, summaries: dict[str, Summary], rejects: list[Problem])
         missing = plan.num_shards[split] - len(summary.shards)
         if missing:
             problems.append(Problem(split, 0, f"{missing} shards were not written"))
-        if not problems and not rejects and not sum(map(len, (shard.indices for shard in summary.shards.values()))):
-            problems.append(Problem(split, 0, "no image is left"))
-    if len(rejects) > plan.max_bad:
+    too_many_rejects = len(rejects) > plan.max_bad
+    if not problems and not too_many_rejects:
+        for split, summary in summaries.items():
+            if not any(len(shard.indices) for shard in summary.shards.values()):
+                problems.append(Problem(split, 0, f"split: all of its {plan.num_images[split]} images are bad"))
+    if too_many_rejects:
         for reject in rejects:
             problems.append(Problem(reject.split, reject.index, f"image {reject.index}: {reject.message}"))
     return sorted(problems, key=lambda problem: (problem.split, problem.index, problem.message))

@@ -171,9 +171,9 @@ def prepare(
         DataError: the directory is complete or not ours, a record is bad (names split and index), or the
             directory cannot be written (disk full, no permission).
     """
-    directory = epath.Path(out_dir)
-    plan = make_plan(source, str(directory), num_shards, limit, max_bad, fail_on_duplicates)
-    with storage_errors(directory):
+    with storage_errors(out_dir):
+        directory = epath.Path(out_dir)
+        plan = make_plan(source, str(directory), num_shards, limit, max_bad, fail_on_duplicates)
         return _prepare(plan, directory, pipeline_options)
 
 

@@ -41,7 +41,7 @@ class WrittenShard:
         info: the file, None if it was not written.
         pixel_digests: SHA-256 of the pixels of each image, 32 bytes each, in order.
         image_digests: SHA-256 of pixels and label of each image, 32 bytes each, in order.
-        indices: index of each image, in order.
+        indices: index of each image, in order: int64 [images].
         statistics: counts over its images.
         samples: the images that the page shows.
         rejects: its bad images, in order, at most one more than the plan allows.
@@ -52,7 +52,7 @@ class WrittenShard:
     info: ShardInfo | None
     pixel_digests: bytes
     image_digests: bytes
-    indices: tuple[int, ...]
+    indices: np.ndarray
     statistics: Statistics
     samples: tuple[Record, ...] = ()
     rejects: tuple[Problem, ...] = ()
@@ -158,7 +158,7 @@ def write_shard(plan: Plan, task: Task) -> WrittenShard:
         info=info,
         pixel_digests=bytes(tally.pixel_digests),
         image_digests=bytes(tally.image_digests),
-        indices=tuple(tally.indices),
+        indices=np.array(tally.indices, np.int64),
         statistics=tally.statistics,
         samples=tuple(samples),
         rejects=tuple(rejects),

@@ -1,6 +1,5 @@
 """What is known of a split when all its shards are written; summaries of parts add up in any order."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,41 +55,36 @@ class Duplicates:
     first: str | None
 
 
-def _rows(shards: Iterable[WrittenShard]) -> np.ndarray:
-    # Four words an image; as opaque bytes they could be compared, but not sorted.
-    return np.frombuffer(b"".join(shard.pixel_digests for shard in shards), "<u8").reshape(-1, 4)
+def _digests(summary: Summary) -> np.ndarray:
+    # NumPy drops zero bytes at the end of an S32, but two digests of 32 bytes are still equal only if they are.
+    return np.frombuffer(b"".join(shard.pixel_digests for shard in summary.in_order()), "S32")
 
 
-def _pairs(rows: np.ndarray) -> np.ndarray:
-    """Return (earlier, later) positions of equal rows, each later one once: int64 [pairs, 2]."""
-    order = np.lexsort((np.arange(len(rows)), *rows.T))
-    equal = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
-    pairs = np.stack([order[:-1][equal], order[1:][equal]], axis=1)
-    return pairs[np.argsort(pairs[:, 1], kind="stable")]
+def _indices(summary: Summary) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *(shard.indices for shard in summary.in_order())])
 
 
 def find_duplicates(summaries: dict[str, Summary]) -> Duplicates:
     """Count the images that occur twice, by the SHA-256 of their pixels."""
-    within, first = {}, None
-    rows = {split: _rows(summary.in_order()) for split, summary in summaries.items()}
-    indices = {
-        split: [index for shard in summary.in_order() for index in shard.indices]
-        for split, summary in summaries.items()
-    }
-    for split in summaries:
-        pairs = _pairs(rows[split])
-        within[split] = len(pairs)
-        if len(pairs) and first is None:
-            left, right = (indices[split][position] for position in pairs[0])
-            first = f"{split} image {right} has the pixels of {split} image {left}"
-    between = 0
-    if {"train", "test"} <= rows.keys():
-        train = {row.tobytes(): position for position, row in reversed(list(enumerate(rows["train"])))}
-        common = [
-            (position, train[row.tobytes()]) for position, row in enumerate(rows["test"]) if row.tobytes() in train
-        ]
+    within, between, first = {}, 0, None
+    digests = {split: _digests(summary) for split, summary in summaries.items()}
+    indices = {split: _indices(summary) for split, summary in summaries.items()}
+    order = {split: np.argsort(values, kind="stable") for split, values in digests.items()}
+    for split, values in digests.items():
+        sorted_values = values[order[split]]
+        later = order[split][1:][sorted_values[1:] == sorted_values[:-1]]
+        within[split] = len(later)
+        if len(later) and first is None:
+            at = order[split][np.searchsorted(sorted_values, values[later.min()])]
+            first = f"{split} image {indices[split][later.min()]} has the pixels of {split} image {indices[split][at]}"
+    if {"train", "test"} <= digests.keys() and len(digests["train"]):
+        train, test = digests["train"][order["train"]], digests["test"]
+        places = np.searchsorted(train, test)
+        common = np.flatnonzero(train[np.minimum(places, len(train) - 1)] == test)
         between = len(common)
-        if common and first is None:
-            test_at, train_at = indices["test"][common[0][0]], indices["train"][common[0][1]]
-            first = f"test image {test_at} has the pixels of train image {train_at}"
+        if between and first is None:
+            train_at = order["train"][places[common[0]]]
+            first = (
+                f"test image {indices['test'][common[0]]} has the pixels of train image {indices['train'][train_at]}"
+            )
     return Duplicates(within, between, first)

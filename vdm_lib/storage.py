@@ -6,6 +6,7 @@ than a training host need spend.
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 # A failed request is raised and told in one line; gcsfs would log its traceback as well.
 logging.getLogger("gcsfs").addHandler(logging.NullHandler())
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _LOGIN = "log in with `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS"
 
 
@@ -44,8 +46,11 @@ def storage_errors(place: object) -> Iterator[None]:
     """Turn errors of an object store inside the block into one line that names the place.
 
     Raises:
-        DataError: no credentials, no permission, no quota, or no such bucket.
+        DataError: no credentials, no permission, no quota, no such bucket, or neither a local path nor gs://.
     """
+    scheme = _SCHEME.match(os.fspath(place) if isinstance(place, os.PathLike) else str(place))
+    if scheme is not None and scheme[0] != "gs://":
+        raise DataError(f"{place}: {scheme[0]} cannot be used, only local paths and gs://")
     try:
         yield
     except DataError:

@@ -12,7 +12,7 @@ from etils import epath
 
 from beam_jobs.sources.arrays import from_planes, npz_rows, npz_shape, unpickle
 from beam_jobs.sources.base import Source, Unreadable
-from beam_jobs.sources.pictures import decode, list_files
+from beam_jobs.sources.pictures import decode, list_files, read_file
 from vdm_lib.errors import DataError
 from vdm_lib.records import Record
 
@@ -99,7 +99,7 @@ class ImageNetPictures:
         names = list_files(folder)
         for index in range(start, min(stop, len(names))):
             try:
-                image = decode((epath.Path(folder) / names[index]).read_bytes(), 3)
+                image = decode(read_file(epath.Path(folder) / names[index]), 3)
                 if image.shape != self.image_shape:
                     raise ValueError(f"it has {image.shape[1]}x{image.shape[0]} pixels, expected {size}x{size}")
             except ValueError as error:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from etils import epath
@@ -21,19 +22,43 @@ _FILES_TO_JUDGE_BY = 16
 _TEST_SHARE = 10
 
 
+def _refuse_loop(path: epath.Path) -> None:
+    """Raise DataError for a link to a folder that the link lies in: its images would be found again and again."""
+    local = Path(path)
+    if local.is_symlink() and local.parent.resolve().is_relative_to(local.resolve()):
+        raise DataError(f"{path} is a link to a folder that it lies in: remove it")
+
+
 @lru_cache(maxsize=4)
 def list_files(folder: str) -> tuple[str, ...]:
-    """Return the paths of all files below a folder, relative to it, sorted; hidden ones are left out."""
+    """Return the paths of all files below a folder, relative to it, sorted; hidden ones are left out.
+
+    Raises:
+        DataError: a link leads back to a folder that it lies in.
+    """
     found, waiting = [], [epath.Path(folder)]
     while waiting:
         for path in waiting.pop().iterdir():
             if path.name.startswith("."):
                 continue
             if path.is_dir():
+                _refuse_loop(path)
                 waiting.append(path)
             else:
                 found.append(os.fspath(path).removeprefix(os.fspath(epath.Path(folder))).lstrip("/"))
     return tuple(sorted(found))
+
+
+def read_file(path: epath.Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        ValueError: it is a link to nothing, or may not be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, PermissionError) as error:
+        raise ValueError(f"it cannot be read ({error.strerror or 'no such object'})") from error
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
@@ -47,6 +72,8 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         image.load()
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"it is no image that can be read ({type(error).__name__})") from error
+    if "transparency" in image.info:  # a colour of the palette, or one colour, that stands for nothing
+        raise ValueError(f"its pixels are {image.mode} with transparency, expected grey or RGB without it")
     if image.mode not in (*_GREY, *_COLOUR):
         raise ValueError(f"its pixels are {image.mode}, expected grey or RGB with 8 bits and no transparency")
     if (image.mode in _GREY) != (channels == 1):
@@ -81,7 +108,7 @@ def num_channels(folder: epath.Path, files: tuple[str, ...]) -> int:
         try:
             with (folder / name).open("rb") as stream:
                 modes.add(Image.open(stream).mode)
-        except (UnidentifiedImageError, Image.DecompressionBombError):
+        except (UnidentifiedImageError, FileNotFoundError, PermissionError, Image.DecompressionBombError):
             continue
     if not modes:
         raise DataError(f"{folder} has no image among its first {_FILES_TO_JUDGE_BY} files")
@@ -132,7 +159,7 @@ class ImageFolder:
         for index in range(start, stop):
             name = files[index]
             try:
-                image = crop_and_resize(decode((epath.Path(self.folder) / name).read_bytes(), channels), size)
+                image = crop_and_resize(decode(read_file(epath.Path(self.folder) / name), channels), size)
             except ValueError as error:
                 yield Unreadable(index, f"{name}: {error}")
                 continue
