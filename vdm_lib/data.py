@@ -105,6 +105,19 @@ def _check_part(number: int, part: _Part, manifest: Manifest, split: SplitInfo, 
         raise RecordError(f"record {number + at} has index {indices[at]} after {before[at]}, of {end}")
 
 
+def _check_values(
+    path: epath.Path, manifest: Manifest, images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]
+) -> None:
+    """Raise RecordError for a shard with a level or a label that the manifest does not allow."""
+    if not len(images):
+        return
+    if images.max() >= manifest.num_levels:
+        raise RecordError(f"{path} has level {images.max()}, outside 0..{manifest.num_levels - 1}: {_REMEDY}")
+    if labels.min() < 0 or labels.max() >= manifest.num_classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise RecordError(f"{path} has label {wrong}, outside 0..{manifest.num_classes - 1}: {_REMEDY}")
+
+
 def load_split(data_dir: epath.PathLike, split: str) -> Split:
     """Load one split into memory and check every byte of it.
 
@@ -152,6 +165,7 @@ def _load_split(directory: epath.Path, split: str) -> Split:
                     f"{path} has {done - first} records in {len(data)} bytes, "
                     f"the manifest says {shard.num_images} in {shard.num_bytes}: {_REMEDY}"
                 )
+            _check_values(path, manifest, images[first:done], labels[first:done])
             digests.append(hasher.submit(_digests, images[first:done], labels[first:done]))
     if done != info.num_images:
         raise DataError(f"{directory}: {split} has {done} images, the manifest says {info.num_images}: {_REMEDY}")

@@ -1,8 +1,6 @@
 """The files of a data directory: shards of TFRecords, and the manifest that says that they are complete.
 
-A TFRecord holds one serialised Example (`vdm_lib.example`) in a frame, all little-endian:
-
-    uint64 length | uint32 masked CRC-32C of these 8 bytes | the bytes | uint32 masked CRC-32C of the bytes
+A TFRecord (`vdm_lib.tfrecord`) holds one serialised Example (`vdm_lib.example`).
 """
 
 import hashlib
@@ -15,13 +13,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
-import google_crc32c
-import numpy as np
 from etils import epath
-from jaxtyping import UInt8, UInt32
 
 from vdm_lib.errors import DataError, RecordError
 from vdm_lib.example import Record, decode_example, encode_example
+from vdm_lib.tfrecord import frame, frame_runs, read_frames
 
 __all__ = [
     "MANIFEST_NAME",
@@ -47,13 +43,12 @@ __all__ = [
     "write_manifest",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 TEMPORARY_MARK = ".tmp-"
 
-_HEADER = struct.Struct("<QI")
-_FOOTER = struct.Struct("<I")
 _LABEL = struct.Struct("<q")
+_HEX_DIGEST = "[0-9a-f]{64}"
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_]+-\d{5}-of-\d{5}\.tfrecord")
 
 
@@ -75,72 +70,6 @@ def image_digest(image: bytes, label: int) -> bytes:
 def fingerprint(digests: Iterable[bytes]) -> str:
     """Return the fingerprint of a split: hex SHA-256 over its images' digests in the order of the index."""
     return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _masked(crc: UInt32[np.ndarray, " n"]) -> UInt32[np.ndarray, " n"]:
-    return (crc >> np.uint32(15) | crc << np.uint32(17)) + np.uint32(0xA282EAD8)
-
-
-def _masked_crc32c(data: bytes) -> int:
-    return int(_masked(np.array([google_crc32c.value(data)], np.uint32))[0])
-
-
-def frame(data: bytes) -> bytes:
-    """Return the bytes of one TFRecord that holds `data`."""
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, _FOOTER.pack(_masked_crc32c(length)), data, _FOOTER.pack(_masked_crc32c(data))))
-
-
-def frame_runs(data: bytes) -> Iterator[UInt8[np.ndarray, "n b"]]:
-    """Yield the contents of the TFRecords of one shard, checked against both of their checksums, in order.
-
-    Records of one length that follow each other come at once, as a read-only view of the data: one record a row.
-
-    Args:
-        data: the bytes of a whole shard.
-
-    Raises:
-        RecordError: names the record, counted from 0, that is truncated or damaged; those before it were yielded.
-    """
-    at, number, size = 0, 0, len(data)
-    while at < size:
-        start = at + _HEADER.size
-        if start > size:
-            raise RecordError(f"record {number} is truncated inside its header")
-        length, length_crc = _HEADER.unpack_from(data, at)
-        if _masked_crc32c(data[at : at + 8]) != length_crc:
-            raise RecordError(f"record {number} is damaged: the checksum of its length does not fit")
-        stride = _HEADER.size + length + _FOOTER.size
-        whole = (size - at) // stride
-        if whole == 0:
-            raise RecordError(f"record {number} is truncated: {at + stride - size} bytes are missing")
-        frames = np.frombuffer(data, np.uint8, whole * stride, at).reshape(whole, stride)
-        same = (frames[:, : _HEADER.size] == frames[0, : _HEADER.size]).all(axis=1)
-        count = whole if same.all() else int(same.argmin())
-        starts = range(start, start + count * stride, stride)
-        checksums = np.array([google_crc32c.value(data[begin : begin + length]) for begin in starts], np.uint32)
-        stored = frames[:count, -_FOOTER.size :].copy().view("<u4")[:, 0]
-        good = _masked(checksums) == stored
-        intact = count if good.all() else int(good.argmin())
-        if intact:
-            yield frames[:intact, _HEADER.size : -_FOOTER.size]
-        if intact < count:
-            raise RecordError(f"record {number + intact} is damaged: its checksum does not fit")
-        at, number = at + count * stride, number + count
-
-
-def read_frames(data: bytes) -> Iterator[bytes]:
-    """Yield what the TFRecords of one shard hold, each checked against both of its checksums.
-
-    Args:
-        data: the bytes of a whole shard.
-
-    Raises:
-        RecordError: names the record, counted from 0, that is truncated or damaged.
-    """
-    for run in frame_runs(data):
-        for row in run:
-            yield row.tobytes()
 
 
 def read_records(data: bytes) -> Iterator[Record]:
@@ -186,7 +115,7 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a data directory holds; the content of its `manifest.json`.
+    """What a data directory holds; the content of its `manifest.json`, which adds a checksum of it all as `sha256`.
 
     Attributes:
         name: name of the data set, as the configs call it.
@@ -211,26 +140,58 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
 
+def _checksum(fields: dict[str, Any]) -> str:
+    """Return hex SHA-256 over all fields but the checksum itself, as JSON with sorted keys and without spaces."""
+    others = {key: value for key, value in fields.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _whole(fields: Any, key: str, least: int, greatest: int = 2**63 - 1) -> int:
+    value = fields[key]
+    if type(value) is not int or not least <= value <= greatest:
+        raise ValueError(f"{key} is {value!r}")
+    return value
+
+
+def _words(fields: Any, key: str, form: str) -> str:
+    value = fields[key]
+    if not isinstance(value, str) or re.fullmatch(form, value, re.DOTALL) is None:
+        raise ValueError(f"{key} is {value!r}")
+    return value
+
+
+def _shard_from_json(fields: Any) -> ShardInfo:
+    # The form of the name keeps a manifest from naming files outside its directory.
+    return ShardInfo(
+        name=_words(fields, "name", _SHARD_NAME.pattern),
+        num_images=_whole(fields, "num_images", 0),
+        num_bytes=_whole(fields, "num_bytes", 0),
+        sha256=_words(fields, "sha256", _HEX_DIGEST),
+    )
+
+
 def _manifest_from_json(fields: dict[str, Any]) -> Manifest:
+    if fields["sha256"] != _checksum(fields):
+        raise ValueError("its checksum does not fit: it was edited or damaged")
     splits = {
         name: SplitInfo(
-            num_images=int(split["num_images"]),
-            fingerprint=str(split["fingerprint"]),
-            shards=tuple(ShardInfo(**shard) for shard in split["shards"]),
-            num_rejected=int(split["num_rejected"]),
+            num_images=_whole(split, "num_images", 1),
+            fingerprint=_words(split, "fingerprint", _HEX_DIGEST),
+            shards=tuple(map(_shard_from_json, split["shards"])),
+            num_rejected=_whole(split, "num_rejected", 0),
         )
         for name, split in fields["splits"].items()
     }
-    height, width, channels = map(int, fields["image_shape"])
+    height, width, channels = (_whole({"image_shape": size}, "image_shape", 1) for size in fields["image_shape"])
     return Manifest(
-        name=str(fields["name"]),
-        source=str(fields["source"]),
+        name=_words(fields, "name", ".+"),
+        source=_words(fields, "source", ".*"),
         image_shape=(height, width, channels),
-        num_levels=int(fields["num_levels"]),
-        num_classes=int(fields["num_classes"]),
-        class_names=tuple(map(str, fields["class_names"])),
+        num_levels=_whole(fields, "num_levels", 2, 256),
+        num_classes=_whole(fields, "num_classes", 1),
+        class_names=tuple(_words({"class_names": name}, "class_names", ".*") for name in fields["class_names"]),
         splits=splits,
-        data_version=str(fields["data_version"]),
+        data_version=_words(fields, "data_version", ".*"),
     )
 
 
@@ -238,21 +199,23 @@ def read_manifest(data_dir: epath.PathLike) -> Manifest:
     """Read `manifest.json` of a data directory, local or gs://.
 
     Raises:
-        DataError: there is none, it is not JSON, lacks a field, or was written by another schema version.
+        DataError: there is none, it is not JSON, was edited, lacks a field, has one of a wrong type or value, or was
+            written by another schema version.
     """
     path = epath.Path(data_dir) / MANIFEST_NAME
     try:
-        text = path.read_text()
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         place = os.fspath(data_dir)
         raise DataError(f"{place} has no {MANIFEST_NAME}: run `vdm prepare NAME --out {place}`") from None
     try:
-        fields = json.loads(text)
+        fields = json.loads(data)
         version = fields["schema_version"]
-        if version == SCHEMA_VERSION:
+        if type(version) is int and version == SCHEMA_VERSION:
             return _manifest_from_json(fields)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is damaged ({error!r}): prepare the data again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} is damaged ({reason}): prepare the data again") from error
     raise DataError(
         f"{path} has schema version {version!r}, this program reads {SCHEMA_VERSION}: prepare the data again"
     )
@@ -291,5 +254,6 @@ def write_manifest(data_dir: epath.PathLike, manifest: Manifest) -> None:
     Raises:
         OSError: the manifest could not be written; none is left behind.
     """
-    text = json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n"
+    fields = asdict(manifest)
+    text = json.dumps(fields | {"sha256": _checksum(fields)}, indent=2, sort_keys=True) + "\n"
     write_atomically(epath.Path(data_dir) / MANIFEST_NAME, text.encode())

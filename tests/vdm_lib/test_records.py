@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from vdm_lib import records as records_module
 from vdm_lib.errors import DataError, RecordError
 from vdm_lib.records import (
     Manifest,
@@ -41,7 +43,7 @@ MANIFEST = Manifest(
     num_levels=256,
     num_classes=10,
     class_names=("a", "b"),
-    splits={"train": SplitInfo(1, "ab", (ShardInfo("train-00000-of-00001.tfrecord", 1, 9, "cd"),))},
+    splits={"train": SplitInfo(1, "a" * 64, (ShardInfo("train-00000-of-00001.tfrecord", 1, 9, "b" * 64),))},
 )
 
 records = st.builds(
@@ -201,10 +203,77 @@ def test_a_missing_manifest_says_what_to_do(tmp_path):
             read_manifest(place)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema_version": 2}', '{"splits": {}}'])
-def test_a_damaged_manifest_is_a_data_error(tmp_path, text):
-    (tmp_path / "manifest.json").write_text(text)
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema_version": 3}', b'{"splits": {}}'],
+    ids=lambda data: data[:10],
+)
+def test_a_damaged_manifest_is_a_data_error(tmp_path, data):
+    (tmp_path / "manifest.json").write_bytes(data)
     with pytest.raises(DataError, match="is damaged"):
+        read_manifest(tmp_path)
+
+
+def written(tmp_path, change):
+    """Write a manifest with a change of its fields and the checksum that then belongs to them."""
+    fields = json.loads(json.dumps(dataclasses.asdict(MANIFEST)))
+    change(fields)
+    (tmp_path / "manifest.json").write_text(json.dumps(fields | {"sha256": records_module._checksum(fields)}))
+
+
+def at(*path_and_value):
+    *path, key, value = path_and_value
+
+    def change(fields):
+        for step in path:
+            fields = fields[step]
+        fields[key] = value
+
+    return change
+
+
+SPLIT = ("splits", "train")
+SHARD = (*SPLIT, "shards", 0)
+
+
+def test_an_unchanged_manifest_is_read(tmp_path):
+    written(tmp_path, lambda fields: None)
+    assert read_manifest(tmp_path) == MANIFEST
+
+
+@pytest.mark.parametrize(
+    "path_and_value",
+    [
+        *(("num_levels", value) for value in (1, 257, 17.5, "256", True, None)),
+        *(("image_shape", value) for value in ([8, 8], [8, 8, 0], [-8, -8, 1], [8, 8, 1.0], "8x8x1", None)),
+        *(("num_classes", value) for value in (0, -1, "10")),
+        *(("class_names", value) for value in (None, [1, 2])),
+        *(("splits", value) for value in (None, [], {"train": None}, {"train": []})),
+        *((*SPLIT, "num_images", value) for value in (-1, 0, "1", 2**63)),
+        *((*SPLIT, "num_rejected", value) for value in (-1, None)),
+        *((*SPLIT, "fingerprint", value) for value in (None, "", "A" * 64)),
+        *((*SPLIT, "shards", value) for value in (None, "x", [1], [{}])),
+        *((*SHARD, "name", value) for value in ("../../secret", "/etc/passwd", "", None, 5, "a\0b")),
+        *((*SHARD, "num_images", value) for value in (-5, "9")),
+        *((*SHARD, "num_bytes", value) for value in (-5, "9", None)),
+    ],
+    ids=str,
+)
+def test_a_field_of_a_wrong_type_or_value_is_a_data_error(tmp_path, path_and_value):
+    written(tmp_path, at(*path_and_value))
+    with pytest.raises(DataError, match=r"manifest\.json is damaged .*: prepare the data again") as error:
+        read_manifest(tmp_path)
+    assert "checksum" not in str(error.value)
+
+
+@pytest.mark.parametrize("path_and_value", [("num_levels", 17), (*SPLIT, "num_rejected", 3), ("name", "other")])
+def test_an_edited_manifest_is_a_data_error(tmp_path, path_and_value):
+    write_manifest(tmp_path, MANIFEST)
+    path = tmp_path / "manifest.json"
+    fields = json.loads(path.read_text())
+    at(*path_and_value)(fields)
+    path.write_text(json.dumps(fields))
+    with pytest.raises(DataError, match="its checksum does not fit: it was edited or damaged"):
         read_manifest(tmp_path)
 
 
@@ -212,5 +281,5 @@ def test_another_schema_version_is_a_data_error(tmp_path):
     write_manifest(tmp_path, MANIFEST)
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
-    with pytest.raises(DataError, match="schema version 1, this program reads 2"):
+    with pytest.raises(DataError, match="schema version 1, this program reads 3"):
         read_manifest(tmp_path)
