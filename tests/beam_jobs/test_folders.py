@@ -23,9 +23,9 @@ from vdm_lib.errors import DataError
 RANDOM = np.random.default_rng(0)
 
 
-def png(pixels):
+def png(pixels, mode=None, **settings):
     data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG")
+    Image.fromarray(pixels).convert(mode).save(data, "PNG", **settings)
     return data.getvalue()
 
 
@@ -168,6 +168,9 @@ def test_class_folders_become_labels(tmp_path):
         (b"no image", "it is no image that can be read"),
         (png(np.zeros((9, 8), np.uint8)), "it is a grey image in a colour folder"),
         (png(np.zeros((9, 8, 4), np.uint8)), "its pixels are RGBA"),
+        (png(np.zeros((9, 8), np.uint16)), "its pixels are I;16, expected grey or RGB with 8 bits"),
+        (png(np.zeros((9, 8, 3), np.uint8), transparency=(0, 0, 0)), "its pixels are RGB with transparency"),
+        (png(np.zeros((9, 8, 3), np.uint8), "P", transparency=0), "its pixels are P with transparency"),
         (png(RANDOM.integers(0, 256, (9, 8, 3), np.uint8))[:-60], "it is no image that can be read"),
         (png(np.zeros((2, 2, 3), np.uint8)), "fewer than 4x4"),
     ],
@@ -190,6 +193,56 @@ def test_a_bad_picture_names_its_file(tmp_path, data, reason, capsys):
         if isinstance(each, Unreadable)
     ]
     assert len(bad) == 1
+
+
+def test_a_palette_is_colour_and_paths_may_hold_anything(tmp_path):
+    folder = tmp_path / "ph otos ünïcode 写真"
+    photos(folder, [f"{number}.png" for number in range(9)])
+    colours = 51 * RANDOM.integers(0, 6, (4, 3), np.uint8)  # those of the palette that Pillow converts to
+    pixels = colours[RANDOM.integers(0, 4, (4, 4))]
+    (folder / "9.png").write_bytes(png(pixels, "P"))
+    source = open_source("images", os.fspath(folder), 4)
+    prepare(source, tmp_path / "öut put")
+    read = {split: load_split(tmp_path / "öut put", split).images for split in ("train", "test")}
+    assert sum((image == pixels).all() for images in read.values() for image in images) == 1
+
+
+def test_a_link_to_nothing_is_a_bad_image_and_one_in_a_circle_an_error(tmp_path):
+    photos(tmp_path / "photos", [f"{number}.png" for number in range(12)])
+    (tmp_path / "photos" / "gone.png").symlink_to("nowhere")
+    source = open_source("images", os.fspath(tmp_path / "photos"), 4)
+    with pytest.raises(DataError, match=r"gone\.png: it cannot be read \(No such file or directory\)"):
+        prepare(source, tmp_path / "out")
+    manifest = prepare(source, tmp_path / "out", max_bad=1)
+    assert sum(split.num_images for split in manifest.splits.values()) == 12
+    (tmp_path / "photos" / "again").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="again is a link to a folder that it lies in: remove it"):
+        open_source("images", os.fspath(tmp_path / "photos"), 4)
+
+
+def test_a_split_of_bad_images_only(tmp_path):
+    photos(tmp_path / "photos", [f"{number}.png" for number in range(12)])
+    for name in open_source("images", os.fspath(tmp_path / "photos"), 4).files("test"):
+        (tmp_path / "photos" / name).write_text("no image")
+    with pytest.raises(DataError, match="images: test split: all of its 2 images are bad"):
+        prepare(open_source("images", os.fspath(tmp_path / "photos"), 4), tmp_path / "out", max_bad=9)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_pictures(tmp_path, count):
+    photos(tmp_path, [f"{number}.png" for number in range(count)])
+    with pytest.raises(DataError, match=f"has too few images: 0 train, {count} test"):
+        open_source("images", os.fspath(tmp_path), 4)
+
+
+def test_only_local_paths_and_buckets(tmp_path):
+    with pytest.raises(DataError, match=r"^http://x/y: http:// cannot be used, only local paths and gs://$"):
+        open_source("images", "http://x/y", 4)
+    with pytest.raises(DataError, match=r"^s3://b/x: s3:// cannot be used"):
+        prepare(open_source("digits"), "s3://b/x")
+    with pytest.raises(DataError, match=r"^s3://b/x: s3:// cannot be used"):
+        load_split("s3://b/x", "train")
 
 
 def test_size_is_for_images_only():
