@@ -147,6 +147,15 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("--data", type=_path, help="data directory of the model: measures bpd again")
     verify.add_argument("--allow-other-data", action="store_true", help="say that the data is other, do not refuse it")
 
+    report = add("report", "write one HTML file that shows a run, or several beside each other",
+                 "vdm report --workdir runs/a --data data/cifar10",
+                 "vdm report --compare runs/a runs/b --out compare.html")  # fmt: skip
+    which = report.add_mutually_exclusive_group(required=True)
+    which.add_argument("--workdir", type=_path, help="run directory")
+    which.add_argument("--compare", type=_path, nargs="+", metavar="RUN", help="run directories, two or more")
+    report.add_argument("--data", type=_path, help="with --workdir: data directory, whose statistics are shown")
+    report.add_argument("--out", type=_path, metavar="FILE.html", help="default: RUN/report.html or compare.html")
+
     promote = add("promote", "verify a bundle, add it to a registry, promote it if it is not worse",
                   "vdm promote bundles/a --registry registry --why 'first release'")  # fmt: skip
     promote.add_argument("bundle", type=_path, help="bundle, local or gs://; or a version of the registry, with --name")
@@ -304,6 +313,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     args.workdir, args.out, step=args.step, data=args.data, num_samples=args.samples,
                     sample_steps=args.sample_steps, onnx=args.onnx,
                 )  # fmt: skip
+            case "report" if args.compare:
+                if args.data is not None:
+                    raise ConfigError("--compare shows no data: leave out --data")
+                result = _job("report", "compare")(args.compare, out=args.out)
+            case "report":
+                result = _job("report")(args.workdir, out=args.out, data=args.data)
             case "promote":
                 result = _job("promote")(
                     args.bundle, args.registry, name=args.name, who=args.who, why=args.why, force=args.force

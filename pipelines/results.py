@@ -230,6 +230,25 @@ class PromoteResult:
 
 
 @dataclass(frozen=True)
+class ReportResult:
+    """Where `vdm report` wrote its page.
+
+    Attributes:
+        page: the HTML file.
+        num_bytes: its size.
+        workdirs: the runs that it shows.
+    """
+
+    page: str
+    num_bytes: int
+    workdirs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return one line."""
+        return f"report of {', '.join(self.workdirs)}: {self.page} ({_megabytes(self.num_bytes)}, opens in any browser)"
+
+
+@dataclass(frozen=True)
 class ImportResult:
     """What `vdm import` wrote.
 

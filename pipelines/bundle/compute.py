@@ -64,5 +64,5 @@ def _hours(workdir: str, step: int) -> float | None:
 
 
 def _devices(provenance: dict[str, Any]) -> str | None:
-    count, kind = provenance.get("device_count"), provenance.get("device_kind")
+    count, kind = provenance.get("num_devices"), provenance.get("device_kind")
     return f"{count} x {kind}" if count and kind else None

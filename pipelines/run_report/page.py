@@ -1,0 +1,194 @@
+"""The report's tables and the page around them, for one run or for several."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+
+import configs
+from pipelines.run_dir import differences
+from pipelines.run_report.plots import plots
+from pipelines.run_report.record import Picture, Run
+
+_PAGE = jinja2.Environment(
+    loader=jinja2.PackageLoader("pipelines.run_report", ""), autoescape=True, undefined=jinja2.StrictUndefined
+)
+
+_MOST_EVALUATIONS = 30
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table under a title."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def page_of_run(run: Run, data: Mapping[str, Any] | None) -> str:
+    """Return the page of one run.
+
+    Args:
+        run: its record.
+        data: stats.json of its data directory, None if it is not at hand.
+    """
+    tables = [_numbers(run), _evaluations(run)]
+    tables += [_data(run)] if data is None else [_data(run), _statistics(data)]
+    shape = "x".join(map(str, run.config.data.image_shape))
+    return _render(
+        f"Run {run.name}",
+        f"Experiment {run.config.name}: {run.config.data.name}, images of {shape}, {run.config.data.num_levels} levels",
+        tables,
+        [run],
+        run.pictures,
+        [("Config", configs.to_json(run.config)), ("Provenance", json.dumps(run.provenance, indent=2))],
+    )
+
+
+def page_of_runs(runs: Sequence[Run]) -> str:
+    """Return the page that shows runs beside each other; differences are against the first."""
+    newest = [Picture(f"{run.name}: {run.pictures[-1].title}", run.pictures[-1].png) for run in runs if run.pictures]
+    return _render(
+        "Runs " + ", ".join(run.name for run in runs),
+        f"{len(runs)} runs; differences are against {runs[0].name}",
+        [_comparison(runs), _changes(runs)],
+        runs,
+        newest,
+        [],
+    )
+
+
+def _render(
+    title: str,
+    subtitle: str,
+    tables: Sequence[Table],
+    runs: Sequence[Run],
+    pictures: Sequence[Picture],
+    texts: Sequence[tuple[str, str]],
+) -> str:
+    return _PAGE.get_template("page.html").render(
+        title=title,
+        subtitle=subtitle,
+        tables=[table for table in tables if table.rows],
+        plots=plots(runs),
+        pictures=pictures,
+        texts=texts,
+    )
+
+
+def with_error(value: float, error: float) -> str:
+    """Return a number rounded by its error, such as 2.637 ± 0.004."""
+    digits = max(2, 1 - math.floor(math.log10(error))) if 0.0 < error < math.inf else 4
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _last(run: Run, column: str) -> float | None:
+    values = run.columns.get(column, np.array([]))
+    values = values[np.isfinite(values)]
+    return float(values[-1]) if len(values) else None
+
+
+def _bpd(report: Mapping[str, Any] | None) -> str:
+    return "not measured" if report is None else with_error(report["bpd"], report["bpd_stderr"])
+
+
+def _numbers(run: Run) -> Table:
+    reports = run.own_reports
+    newest = reports[-1] if reports else None
+    best = min(reports, key=lambda report: report["bpd"]) if reports else None
+    rows = [
+        ("bpd of the newest evaluation", f"{_bpd(newest)} bits/dim" + (f", step {newest['step']:,}" if newest else ""))
+    ]
+    if newest and newest.get("bpd_test_set_stderr") is not None:
+        rows.append(("its error for another test set", f"± {newest['bpd_test_set_stderr']:.4f}"))
+    if newest and newest.get("bpd_recon") is not None:
+        parts = ", ".join(f"{newest[key]:.4f}" for key in ("bpd_recon", "bpd_latent", "bpd_diff"))
+        rows.append(("reconstruction, prior, diffusion", parts))
+    if best and newest and best["step"] != newest["step"]:
+        rows.append(("smallest bpd", f"{_bpd(best)} bits/dim, step {best['step']:,}"))
+    for column, name, form in (
+        ("step", "steps trained", "{:,.0f}"),
+        ("bpd", "training bpd, last row (with dropout)", "{:.4f}"),
+        ("steps_per_s", "steps per second, last row", "{:.3g}"),
+        ("gradient_norm", "gradient norm, last row", "{:.3g}"),
+    ):
+        value = _last(run, column)
+        if value is not None:
+            rows.append((name, form.format(value)))
+    return Table("Numbers", ("", ""), rows, "± is the Monte Carlo standard error.")
+
+
+def _evaluations(run: Run) -> Table:
+    newest = list(run.reports.items())[: -_MOST_EVALUATIONS - 1 : -1]
+    rows = [
+        (
+            f"{report['step']:,}",
+            with_error(report["bpd"], report["bpd_stderr"]),
+            f"{report.get('num_images', 0):,} {report.get('split', '')} x {report.get('passes', 0)}",
+            # What a name says beside the step is how it was measured.
+            name.removesuffix(".json").removeprefix(str(report["step"])).lstrip("-"),
+        )
+        for name, report in newest
+    ]
+    note = f"The newest {len(newest)} of {len(run.reports):,}." if len(newest) < len(run.reports) else ""
+    return Table("Evaluations", ("step", "bits/dim", "images x passes", "otherwise"), rows, note)
+
+
+def _data(run: Run) -> Table:
+    rows = [(str(report.get("split", "")), str(report["data_fingerprint"])) for report in run.reports.values()
+            if report.get("data_fingerprint")]  # fmt: skip
+    return Table("Data that was measured", ("split", "fingerprint (SHA-256)"), list(dict.fromkeys(rows)))
+
+
+def _statistics(data: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, split in data["splits"].items():
+        mean, std = (", ".join(f"{value:.4f}" for value in split[key]) for key in ("mean", "std"))
+        classes = ", ".join(f"{count:,}" for count in split["class_counts"])
+        rows.append((name, f"{split['num_images']:,}", mean, std, f"{split['duplicates']:,}", classes))
+    head = ("split", "images", "mean by channel", "std by channel", "duplicates", "images by class")
+    return Table("Data statistics", head, rows, "Means and deviations on a scale of 0 to 1.")
+
+
+def _comparison(runs: Sequence[Run]) -> Table:
+    first = runs[0].own_reports[-1] if runs[0].own_reports else None
+    rows = []
+    for run in runs:
+        report = run.own_reports[-1] if run.own_reports else None
+        training, speed = _last(run, "bpd"), _last(run, "steps_per_s")
+        rows.append(
+            (
+                run.name,
+                f"{_last(run, 'step') or 0:,.0f}",
+                _bpd(report),
+                _difference(report, first),
+                "" if training is None else f"{training:.4f}",
+                "" if speed is None else f"{speed:.3g}",
+            )
+        )
+    head = ("run", "steps", "bits/dim", "difference", "training bpd", "steps/s")
+    return Table("Runs", head, rows, "± is the Monte Carlo standard error; a difference has that of both.")
+
+
+def _difference(report: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> str:
+    if report is None or first is None or report is first:
+        return ""
+    if report.get("data_fingerprint") != first.get("data_fingerprint"):
+        return "other images"
+    return with_error(report["bpd"] - first["bpd"], math.hypot(report["bpd_stderr"], first["bpd_stderr"]))
+
+
+def _changes(runs: Sequence[Run]) -> Table:
+    first = runs[0].config
+    changed = [differences(first, run.config) for run in runs]
+    keys = sorted({key for change in changed for key in change})
+    # What the first has is what any other's difference from it would be if seen from there.
+    own = {key: value for run in runs for key, value in differences(run.config, first).items()}
+    rows = [(key, *(str(change.get(key, own.get(key))) for change in changed)) for key in keys]
+    return Table("What the configs differ in", ("value", *(run.name for run in runs)), rows)

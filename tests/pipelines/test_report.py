@@ -1,0 +1,190 @@
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX import SummaryWriter
+
+import configs
+from pipelines import command, run_dir
+from pipelines.run_report.page import page_of_runs
+from pipelines.run_report.plots import _binned
+from pipelines.run_report.record import read_run
+
+EVIL = "<script>console.error('run me')</script>"
+TITLES = (
+    "Bits per dimension",
+    "The three terms",
+    "Noise schedule",
+    "End points of gamma",
+    "Loss against log SNR",
+    "Gradient norm",
+    "Update norm",
+    "Learning rate",
+    "Steps per second",
+)
+
+
+def make_run(workdir, rows=300, rate=1.0, **overrides):
+    run_dir.open_run(str(workdir), configs.load("debug", overrides))
+    (workdir / "provenance.json").write_text(json.dumps({"git_commit": EVIL}))
+    random = np.random.default_rng(0)
+    with (workdir / "metrics.jsonl").open("w") as file:
+        for step in range(1, rows + 1):
+            bpd = 2.0 + 4.0 * np.exp(-rate * step / 50) + 0.1 * random.standard_normal()
+            row = {"step": step, "bpd": bpd, "bpd_recon": 0.1 * bpd, "bpd_latent": 0.002, "bpd_diff": 0.9 * bpd - 0.002}
+            row |= {"gamma_0": -6.0, "gamma_1": 5.0, "gradient_norm": 1.0 + step % 7, "update_norm": 0.01}
+            file.write(json.dumps(row | {"learning_rate": 0.002, "steps_per_s": 10.0}) + "\n")
+    (workdir / "eval").mkdir()
+    for step in (100, 200, 300):
+        levels = [{"gamma_from": g, "gamma_to": g + 1.0, "bpd": 0.2, "bpd_stderr": 0.01} for g in range(-6, 5)]
+        report = {"step": step, "split": "test", "bpd": 2.0 + rate / step, "bpd_stderr": 0.004, "num_images": 359}
+        report |= {"passes": 2, "data_fingerprint": "ab" * 32, "noise_levels": levels}
+        report |= {"bpd_recon": 0.2, "bpd_latent": 0.002, "bpd_diff": 1.8, "bpd_test_set_stderr": 0.02}
+        (workdir / "eval" / f"{step}.json").write_text(json.dumps(report))
+    (workdir / "eval" / "300-passes=16.json").write_text(json.dumps(report))
+    with SummaryWriter(str(workdir / "tensorboard")) as board:
+        for step in (100, 300):
+            board.add_scalar("bpd", 2.0, step)
+            board.add_image("samples", random.integers(0, 255, (3, 40, 40), np.uint8), step)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    return make_run(root / "a"), make_run(root / "b", rate=2.0, **{"optim.learning_rate": 0.004})
+
+
+@pytest.fixture(scope="module")
+def page(runs, digits_dir):
+    assert command.main(["report", "--workdir", str(runs[0]), "--data", digits_dir]) == 0
+    return runs[0] / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory):
+    """Call a headless Chromium on a page; without one the test is skipped."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    profile = tmp_path_factory.mktemp("chromium")
+
+    def browse(page, width, *options):
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
+        command += ["--disable-background-networking", f"--user-data-dir={profile}", f"--window-size={width},2000"]
+        command += ["--enable-logging=stderr", *options, page.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return browse
+
+
+def test_the_page_shows_what_the_run_recorded(page):
+    text = page.read_text()
+    for words in ("2.0033 ± 0.0040 bits/dim, step 300", "359 test x 2", "passes=16", "1,438", "ab" * 32, "step 100"):
+        assert words in text, words
+    assert [title for title in TITLES if f'alt="{title}"' in text] == list(TITLES)
+    assert text.count("data:image/png;base64,") == 2
+    assert EVIL not in text
+    assert "&lt;script&gt;" in text
+    # Nothing is fetched: every source is in the page.
+    assert set(re.findall(r'(?:src|href)="(\w+):', text)) == {"data"}
+
+
+def test_lines_are_means_of_neighbours_and_bands_hold_every_row(runs):
+    run = read_run(str(runs[0]))
+    steps, means, smallest, largest = _binned(run, "bpd")
+    np.testing.assert_allclose(np.mean(run.columns["bpd"]), np.mean(means), atol=1e-9)
+    assert (len(steps), smallest.min(), largest.max()) == (300, run.columns["bpd"].min(), run.columns["bpd"].max())
+    many = np.arange(100_000.0)
+    run.columns["many"], run.columns["step"] = many, many
+    steps, means, smallest, largest = _binned(run, "many")
+    assert len(steps) == 400
+    np.testing.assert_allclose(means, (smallest + largest) / 2)
+    assert (smallest[0], largest[-1]) == (0.0, 99_999.0)
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_browser_shows_it_without_errors_at_this_width(page, browse, width, tmp_path):
+    picture = tmp_path / "page.png"
+    _, errors = browse(page, width, f"--screenshot={picture}")
+    assert errors == []
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("L"))
+    assert pixels.shape[1] == width
+    assert pixels.std() > 10
+    # The same page with a script that measures it: the text is not wider than the window, no picture is broken.
+    measure = (
+        "<script>onload = () => { document.body.dataset.found = JSON.stringify([innerWidth, "
+        "document.documentElement.scrollWidth, [...document.images].filter(i => !i.naturalWidth).length, "
+        "Math.min(...[...document.images].map(i => i.getBoundingClientRect().width))]) }</script></body>"
+    )
+    probe = tmp_path / "probe.html"
+    text = page.read_text().replace("default-src 'none'", "script-src 'unsafe-inline'")
+    probe.write_text(text.replace("</body>", measure))
+    dom, _ = browse(probe, width, "--dump-dom")
+    inner, scroll, broken, narrowest = json.loads(re.search(r'data-found="([^"]*)"', dom)[1])
+    assert scroll <= inner
+    assert broken == 0
+    assert narrowest >= 280
+
+
+def test_the_browser_would_tell_of_a_request(page, browse, tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text(page.read_text().replace("<h1>", '<img src="https://localhost:9/x.png"><h1>'))
+    _, errors = browse(bad, 1280, "--dump-dom")
+    assert any("localhost:9" in line for line in errors)
+
+
+def test_runs_beside_each_other(runs, tmp_path, capsys):
+    out = tmp_path / "sub" / "compare.html"
+    assert command.main(["report", "--compare", *map(str, runs), "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["page"] == str(out)
+    text = out.read_text()
+    # 2 + 2/300 against 2 + 1/300, each ± 0.004.
+    assert "0.0033 ± 0.0057" in text
+    assert "optim.learning_rate" in text
+    assert text.count("data:image/png;base64,") == 2
+    run = read_run(str(runs[0]))
+    run.own_reports[-1]["data_fingerprint"] = "cd"
+    assert "other images" in page_of_runs([read_run(str(runs[1])), run])
+
+
+def test_a_run_that_has_only_begun(tmp_path, capsys):
+    run_dir.open_run(str(tmp_path / "run"), configs.load("debug"))
+    assert command.main(["report", "--workdir", str(tmp_path / "run")]) == 0
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "not measured" in text
+    assert "There is nothing to draw yet." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("eval/100.json", "{}", "100.json is no report"),
+        ("eval/100.json", "[", "100.json is damaged"),
+        ("metrics.jsonl", "nonsense\n", "metrics.jsonl, line 1"),
+        ("provenance.json", "[]", "provenance.json is damaged"),
+    ],
+)
+def test_a_damaged_file_is_named_and_no_page_written(runs, tmp_path, capsys, name, content, message):
+    run = shutil.copytree(runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("report.html"))
+    (run / name).write_text(content)
+    assert command.main(["report", "--workdir", str(run)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (run / "report.html").exists()
+
+
+def test_bad_words(runs, tmp_path, capsys):
+    assert command.main(["report", "--workdir", str(tmp_path / "none")]) == 1
+    assert "holds no run" in capsys.readouterr().err
+    assert command.main(["report", "--compare", str(runs[0])]) == 2
+    assert "at least two runs" in capsys.readouterr().err
+    assert command.main(["report", "--compare", *map(str, runs), "--data", "x"]) == 2
+    assert command.main(["report", "--workdir", str(runs[0]), "--data", str(tmp_path)]) == 1
