@@ -15,10 +15,13 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse } td, th { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
 td:first-child, th:first-child { text-align: left } img { image-rendering: pixelated; width: 100%; max-width: 44rem }
-svg { background: #fafafa; margin: .3rem 0 } code { font-size: 85% }
+svg { background: #fafafa; margin: .3rem 0; width: 100%; max-width: 44rem; font-size: 11px }
+code { font-size: 85%; overflow-wrap: anywhere }
 """
 _RGB = ("#c33", "#292", "#36c")
 _WIDTH, _HEIGHT = 640, 120
+# Of the width of a letter below a chart, in its units.
+_LETTER = 6.5
 
 
 def _picture(samples: list[Record], num_levels: int) -> str:
@@ -28,30 +31,50 @@ def _picture(samples: list[Record], num_levels: int) -> str:
     return f'<img alt="sample images" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
+def _chart(marks: list[str], below: list[tuple[float, str]], top: str) -> str:
+    """Return a chart: its marks, words below at places across (0 to 1), and the value of its upper edge."""
+    words = "".join(
+        f'<text x="{place * _WIDTH:.1f}" y="{_HEIGHT + 14}" text-anchor="middle">{html.escape(word)}</text>'
+        for place, word in below
+    )
+    scale = f'<text x="{_WIDTH + 4}" y="10">{html.escape(top)}</text>'
+    box = f"-12 0 {_WIDTH + 70} {_HEIGHT + 20}"
+    return f'<svg viewBox="{box}" role="img">{"".join(marks)}{scale}{words}</svg>'
+
+
 def _bars(counts: list[int], names: tuple[str, ...]) -> str:
-    """Return one bar for each class, with its name and count as a tooltip."""
+    """Return one bar for each class; the names stand below where there is room, and pop up with the count."""
     width, top = _WIDTH / len(counts), max(counts) or 1
     bars = [
         f'<rect x="{i * width:.2f}" y="{_HEIGHT * (1 - count / top):.2f}" width="{width * 0.9:.2f}" '
         f'height="{_HEIGHT * count / top:.2f}" fill="#579"><title>{html.escape(name)}: {count:,}</title></rect>'
         for i, (count, name) in enumerate(zip(counts, names, strict=True))
     ]
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}">{"".join(bars)}</svg>'
+    fits = max(map(len, names)) * _LETTER < width
+    below = [((i + 0.45) / len(names), name) for i, name in enumerate(names)] if fits else []
+    return _chart(bars, below, f"{top:,}")
 
 
-def _lines(histogram: list[list[int]]) -> str:
-    """Return the share of each level, one line a channel."""
-    shares = np.array(histogram, float)
-    shares /= shares.sum(axis=1, keepdims=True)
-    colors = _RGB if len(shares) == 3 else ("#444",) * len(shares)
-    levels = shares.shape[1]
+def _lines(histograms: dict[str, list[list[int]]]) -> str:
+    """Return the share of each level: a line for each channel, dashed for every split but the first."""
+    shares = {split: np.array(counts, float) for split, counts in histograms.items()}
+    shares = {split: counts / counts.sum(axis=1, keepdims=True) for split, counts in shares.items()}
+    top = max(float(rows.max()) for rows in shares.values())
     lines = []
-    for row, color in zip(shares, colors, strict=True):
-        points = " ".join(
-            f"{i * _WIDTH / (levels - 1):.1f},{_HEIGHT * (1 - share / shares.max()):.1f}" for i, share in enumerate(row)
-        )
-        lines.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}">{"".join(lines)}</svg>'
+    for number, (split, rows) in enumerate(shares.items()):
+        colors = _RGB if len(rows) == 3 else ("#444",) * len(rows)
+        dashes = ' stroke-dasharray="5 4"' if number else ""
+        for row, color in zip(rows, colors, strict=True):
+            points = " ".join(
+                f"{i * _WIDTH / (len(row) - 1):.1f},{_HEIGHT * (1 - share / top):.1f}" for i, share in enumerate(row)
+            )
+            lines.append(
+                f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"{dashes}>'
+                f"<title>{html.escape(split)}</title></polyline>"
+            )
+    levels = next(iter(shares.values())).shape[1]
+    marks = sorted({0, levels // 4, levels // 2, 3 * levels // 4, levels - 1})
+    return _chart(lines, [(level / (levels - 1), str(level)) for level in marks], f"{100 * top:.2g} %")
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
@@ -76,13 +99,14 @@ def _split(name: str, manifest: Manifest, statistics: dict[str, Any], samples: l
         ("duplicates in this split", f"{values['duplicates']:,}"),
         ("mean of each channel (0 to 1)", _numbers(values["mean"])),
         ("standard deviation", _numbers(values["std"])),
-        ("least and greatest level", f"{values['min_level']} to {values['max_level']}"),
+        ("least level of each channel", " / ".join(map(str, values["min_level"]))),
+        ("greatest level", " / ".join(map(str, values["max_level"]))),
     ]
     return (
         f"<h2>{html.escape(name)}</h2>{_table(facts)}<p>fingerprint <code>{info.fingerprint}</code></p>"
         f"{_picture(samples, manifest.num_levels) if samples else ''}"
         f"<h3>images of each class</h3>{_bars(values['class_counts'], manifest.class_names)}"
-        f"<h3>levels, share of each</h3>{_lines(values['level_histogram'])}"
+        f"<h3>share of each level</h3>{_lines({name: values['level_histogram']})}"
     )
 
 
@@ -105,11 +129,16 @@ def page(manifest: Manifest, statistics: dict[str, Any], samples: dict[str, list
             ("distance of the classes", _numbers([between["class_distance"]])),
             ("test images whose pixels are in train", f"{between['test_images_in_train']:,}"),
         ]
-        parts.append(f"<h2>train against test</h2>{_table(rows)}")
+        histograms = {split: statistics["splits"][split]["level_histogram"] for split in ("train", "test")}
+        parts.append(
+            f"<h2>train against test</h2>{_table(rows)}"
+            f"<h3>share of each level, train and test (dashed)</h3>{_lines(histograms)}"
+        )
     title = html.escape(manifest.name)
     shape = " x ".join(map(str, manifest.image_shape))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{_STYLE}</style>"
         f"<h1>{title}</h1><p>{html.escape(manifest.source)}; {html.escape(manifest.data_version)}; "
         f"{shape}, {manifest.num_levels} levels, {manifest.num_classes} classes</p>{''.join(parts)}</html>\n"
     )

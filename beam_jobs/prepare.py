@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from etils import epath
 
@@ -195,3 +196,9 @@ def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str])
     except BaseException:
         _abandon(directory, existed)
         raise
+
+
+def read_statistics(data_dir: epath.PathLike) -> dict[str, Any]:
+    """Return `stats.json` of a data directory: what was counted of its images."""
+    with storage_errors(data_dir):
+        return json.loads((epath.Path(data_dir) / STATS_NAME).read_text())

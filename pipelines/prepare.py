@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from beam_jobs.prepare import prepare
+from beam_jobs.prepare import prepare, read_statistics
 from beam_jobs.sources import open_source
 from pipelines.results import PrepareResult
 
@@ -47,6 +47,7 @@ def run(
         pipeline_options=runner_args,
     )
     seconds = time.perf_counter() - start
+    statistics = read_statistics(out)
     splits = {name: split.num_images for name, split in manifest.splits.items()}
     return PrepareResult(
         data_dir=out,
@@ -56,4 +57,7 @@ def run(
         fingerprints={name: split.fingerprint for name, split in manifest.splits.items()},
         seconds=seconds,
         images_per_s=sum(splits.values()) / seconds,
+        rejected={name: split.num_rejected for name, split in manifest.splits.items()},
+        duplicates={name: values["duplicates"] for name, values in statistics["splits"].items()},
+        test_images_in_train=statistics.get("train_and_test", {}).get("test_images_in_train"),
     )

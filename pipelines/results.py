@@ -22,6 +22,9 @@ class PrepareResult:
         fingerprints: hex SHA-256 over the ordered images and labels of each split.
         seconds: wall time of the job.
         images_per_s: images of all splits per second.
+        rejected: bad images of each split that were left out.
+        duplicates: images of each split whose pixels came before in it.
+        test_images_in_train: test images whose pixels are in train; None without these two splits.
     """
 
     data_dir: str
@@ -31,15 +34,22 @@ class PrepareResult:
     fingerprints: dict[str, str]
     seconds: float
     images_per_s: float
+    rejected: dict[str, int]
+    duplicates: dict[str, int]
+    test_images_in_train: int | None
 
     def __str__(self) -> str:
         """Return the data set, its files and the time, then images and fingerprint of each split."""
         total = sum(self.splits.values())
-        rows = [("split", "images", "fingerprint")]
-        rows += [(name, f"{count:,}", self.fingerprints[name][:_DIGITS]) for name, count in self.splits.items()]
+        rows = [("split", "images", "rejected", "duplicates", "fingerprint")]
+        for name, count in self.splits.items():
+            numbers = (f"{number:,}" for number in (count, self.rejected[name], self.duplicates[name]))
+            rows.append((name, *numbers, self.fingerprints[name][:_DIGITS]))
+        between = f"\n{self.test_images_in_train:,} test images are in train too" if self.test_images_in_train else ""
         return (
             f"{self.name} in {self.data_dir}: {total:,} images in {self.num_shards:,} files, "
-            f"{_duration(self.seconds)} ({_rounded(self.images_per_s)} images/s)\n{_columns(rows, right=(1,))}"
+            f"{_duration(self.seconds)} ({_rounded(self.images_per_s)} images/s)\n"
+            f"{_columns(rows, right=(1, 2, 3))}{between}"
         )
 
 

@@ -1,5 +1,7 @@
+import importlib
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,12 @@ import pytest
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
+from beam_jobs import sources
+from beam_jobs.prepare import prepare
 from beam_jobs.sources import open_source
 from beam_jobs.sources.cifar10 import CIFAR10_URL, Cifar10
 from beam_jobs.sources.digits import Digits
+from vdm_lib.data import load_split
 from vdm_lib.errors import DataError
 
 FILES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
@@ -117,6 +122,21 @@ def test_tfds_without_a_network_says_what_to_do(monkeypatch):
     monkeypatch.setattr(tfds.download, "DownloadManager", lambda **_: type("M", (), {"download_and_extract": fail})())
     with pytest.raises(DataError, match=r"\(ConnectionError\): download it yourself"):
         open_source("cifar10", "tfds")
+
+
+def test_the_source_that_the_readme_shows(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(# beam_jobs/sources/checkers\.py\n.*?)```", text, re.DOTALL)
+    (tmp_path / "checkers.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("checkers")
+    line = re.search(r'`"checkers": (lambda source, size: Checkers\(\)),`', text)
+    monkeypatch.setitem(sources._OPENERS, "checkers", eval(line[1], vars(module)))
+    manifest = prepare(open_source("checkers"), tmp_path / "out")
+    assert (manifest.name, manifest.splits["train"].num_images) == ("checkers", 100)
+    split = load_split(tmp_path / "out", "test")
+    assert split.labels.tolist() == [0, 1] * 5
+    assert split.images[1, :2, :2, 0].tolist() == [[1, 0], [0, 1]]
 
 
 def test_sources_pickle(cifar):

@@ -10,11 +10,15 @@ def train_result(**changes) -> TrainResult:
 
 
 def test_a_prepared_data_set_is_a_table_with_short_fingerprints():
-    result = PrepareResult("data/x", "cifar10", {"test": 10_000}, 3, {"test": FINGERPRINT}, 75.2, 132.9786)
+    files = {"data_dir": "data/x", "name": "cifar10", "splits": {"test": 10_000}, "num_shards": 3}
+    time = {"seconds": 75.2, "images_per_s": 132.9786}
+    found = {"fingerprints": {"test": FINGERPRINT}, "rejected": {"test": 4}, "duplicates": {"test": 12}}
+    result = PrepareResult(**files, **time, **found, test_images_in_train=2)
     assert str(result).splitlines() == [
         "cifar10 in data/x: 10,000 images in 3 files, 1 min 15 s (133 images/s)",
-        "split  images  fingerprint",
-        "test   10,000  0123456789ab",
+        "split  images  rejected  duplicates  fingerprint",
+        "test   10,000         4          12  0123456789ab",
+        "2 test images are in train too",
     ]
 
 
