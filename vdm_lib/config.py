@@ -10,7 +10,9 @@ from typing import Literal
 GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet"]
 Augmentation = Literal["none", "flip_rotate", "flip_rotate_channels"]
 Protocol = Literal["every_image", "reference"]
-Estimator = Literal["bound"]
+Estimator = Literal["bound", "importance_weighted", "ode"]
+OdeTrace = Literal["rademacher", "exact"]
+Dequantisation = Literal["decoder", "truncated_normal"]
 TimeSampling = Literal["importance", "uniform"]
 EvalParams = Literal["ema", "raw"]
 ScanLayers = Literal["auto", "on", "off"]
@@ -186,7 +188,9 @@ class EvalConfig:
     seed: int = 0
     """Seed of times and noise; two checkpoints evaluated with one seed see the same noise."""
     estimator: Estimator = "bound"
-    """What is estimated."""
+    """The variational bound, its K-sample importance-weighted form, or the likelihood by the probability-flow ODE."""
+    timesteps: tuple[int, ...] = ()
+    """Steps T of the bound, one report each, 0 for continuous time; empty takes model.timesteps."""
     time_sampling: TimeSampling = "importance"
     """Times of a density fitted to the checkpoint, which needs fewer passes for the same error, or uniform ones."""
     target_se: float | None = None
@@ -195,11 +199,29 @@ class EvalConfig:
     """The most passes that target_se may take."""
     params: EvalParams = "ema"
     """Which parameters of the checkpoint: their moving average, or raw ones."""
+    samples: int = 1
+    """K, samples per image and pass of the estimators importance_weighted and ode."""
+    ode_steps: int = 0
+    """Steps of equal size in gamma that the ODE is solved with; 0 chooses them by ode_tolerance."""
+    ode_tolerance: float = 1e-5
+    """Relative and absolute tolerance of the ODE's solver."""
+    ode_trace: OdeTrace = "rademacher"
+    """The trace of the ODE's divergence: estimated with one random vector, or exact for images of few dimensions."""
+    dequantisation: Dequantisation = "decoder"
+    """How the ODE gets from levels to latents: by p(x | z_0), or by noise truncated to the bin of each level."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for counts below one."""
         if not 2 <= self.passes <= 1_000_000:
             raise ValueError(f"passes must be at least 2 (one has no error), at most 1000000, got {self.passes}")
+        if not 1 <= self.samples <= 1_000_000:
+            raise ValueError(f"samples must lie in 1..1000000, got {self.samples}")
+        if not 0 <= self.ode_steps <= 100_000:
+            raise ValueError(f"ode_steps must lie in 0..100000, got {self.ode_steps}")
+        if not 1e-7 <= self.ode_tolerance <= 0.1:
+            raise ValueError(f"ode_tolerance must lie in 1e-7..0.1, got {self.ode_tolerance}")
+        if any(not 0 <= steps <= _LARGEST_COUNT for steps in self.timesteps):
+            raise ValueError(f"timesteps must be 0 (continuous time) or positive, got {self.timesteps}")
         if not 2 <= self.max_passes <= 1_000_000:
             raise ValueError(f"max_passes must lie in 2..1000000, got {self.max_passes}")
         if self.target_se is not None and self.target_se <= 0.0:

@@ -134,7 +134,7 @@ def summarise(
     subject: Subject,
     *,
     estimator_settings: str = "",
-    calls_per_estimate: int = 1,
+    calls_per_estimate: int | None = 1,
     timesteps: int = 0,
 ) -> BpdReport:
     """Return the mean over images and passes with its errors.
@@ -145,16 +145,16 @@ def summarise(
       evaluation: how.
       subject: of which checkpoint and images.
       estimator_settings: what else the estimator depends on.
-      calls_per_estimate: evaluations of the network for one image in one pass.
+      calls_per_estimate: evaluations of the network for one image in one pass, None if not known.
       timesteps: steps T of the bound, 0 for continuous time.
     """
     total: Shaped[np.ndarray, "passes n"] = measured.estimates + estimator.exact
     passes, num_images = total.shape
     errors = spread(total, stacked_positions(estimator, passes))
     bound = estimator if isinstance(estimator, Bound) else None
-    calls, seconds = total.size * calls_per_estimate, measured.seconds
+    images, seconds = total.size, measured.seconds
     if bound is not None:
-        calls, seconds = calls + bound.pilot_calls, seconds + bound.pilot_seconds
+        images, seconds = images + bound.pilot_calls, seconds + bound.pilot_seconds
     return BpdReport(
         step=subject.step,
         split=subject.split,
@@ -170,7 +170,7 @@ def summarise(
         estimator_settings=estimator_settings,
         num_images=num_images,
         passes=passes,
-        network_calls=calls,
+        network_calls=None if calls_per_estimate is None else images * calls_per_estimate,
         timesteps=timesteps,
         time_sampling="none" if bound is None else "importance" if bound.density.knots else "uniform",
         time_density=() if bound is None else bound.density.knots,
@@ -183,6 +183,6 @@ def summarise(
         checkpoint_digest=subject.digest,
         code_version=subject.code_version,
         seconds=seconds,
-        images_per_s=calls / max(seconds, 1e-9),
+        images_per_s=images / max(seconds, 1e-9),
         noise_levels=() if bound is None else noise_levels(bound, measured.estimates),
     )

@@ -7,10 +7,14 @@ import jax
 from jax.sharding import Mesh
 
 from vdm_lib.bound import make_bound
-from vdm_lib.config import Config
+from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
+from vdm_lib.draws import Draws
+from vdm_lib.errors import ConfigError
 from vdm_lib.evaluate import Estimator, Measurement, Subject, check_data, measure, summarise
+from vdm_lib.importance_weighted import ImportanceWeighted
 from vdm_lib.model import VDM
+from vdm_lib.ode import CALLS_PER_STEP, OdeLikelihood
 from vdm_lib.passes import PassStore, Runner
 from vdm_lib.report import BpdReport
 from vdm_lib.sharding import replicated
@@ -54,7 +58,67 @@ def measure_split(
     check_data(config, split)
     evaluation, model = config.eval, VDM.from_config(config)
     runner = Runner(jax.device_put(params, replicated(mesh)), split, mesh, evaluation.batch_size)
-    estimator = make_bound(model, runner, evaluation.seed, evaluation.time_sampling, store)
+    estimator = make_estimator(config, runner, store)
     measurement = measure(estimator, evaluation, split.name, store=store, on_pass=on_pass)
-    report = summarise(estimator, measurement, evaluation, subject, timesteps=model.model.timesteps)
+    report = summarise(
+        estimator,
+        measurement,
+        evaluation,
+        subject,
+        estimator_settings=_settings(evaluation),
+        calls_per_estimate=_calls(config),
+        timesteps=0 if evaluation.estimator == "ode" else model.model.timesteps,
+    )
     return Measured(report, estimator, measurement)
+
+
+def make_estimator(config: Config, runner: Runner, store: PassStore | None = None) -> Estimator:
+    """Return the estimator that `config.eval` asks for.
+
+    Raises:
+      ConfigError: the importance-weighted bound in continuous time.
+      DivergedError: losses of the pilot that are not finite.
+    """
+    model, evaluation = VDM.from_config(config), config.eval
+    match evaluation.estimator:
+        case "bound":
+            return make_bound(model, runner, evaluation.seed, evaluation.time_sampling, store)
+        case "importance_weighted":
+            if not model.model.timesteps:
+                raise ConfigError("the importance-weighted bound is of a chain of steps: give eval.timesteps=[100]")
+            estimate = ImportanceWeighted(model, evaluation.samples)
+        case "ode":
+            estimate = OdeLikelihood(
+                model=model,
+                steps=evaluation.ode_steps,
+                tolerance=evaluation.ode_tolerance,
+                trace=evaluation.ode_trace,
+                dequantisation=evaluation.dequantisation,
+                samples=evaluation.samples,
+            )
+    return Draws(estimate, runner, evaluation.seed, model.data.num_dims)
+
+
+def _settings(evaluation: EvalConfig) -> str:
+    samples = f"{evaluation.samples} sample{'s' if evaluation.samples > 1 else ''}"
+    match evaluation.estimator:
+        case "bound":
+            return ""
+        case "importance_weighted":
+            return samples
+        case "ode":
+            fixed = evaluation.ode_steps
+            steps = f"{fixed} steps" if fixed else f"adaptive steps to {evaluation.ode_tolerance:g}"
+            return f"{steps}, {evaluation.ode_trace} trace, {evaluation.dequantisation} dequantisation, {samples}"
+
+
+def _calls(config: Config) -> int | None:
+    """Return how often one estimate evaluates the network, None if a solver decides."""
+    match config.eval.estimator:
+        case "bound":
+            return 1
+        case "importance_weighted":
+            return config.model.timesteps * config.eval.samples
+        case "ode":
+            steps = config.eval.ode_steps
+            return config.eval.samples * (CALLS_PER_STEP * steps + 1) if steps else None

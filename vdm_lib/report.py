@@ -62,8 +62,9 @@ class BpdReport:
     """Images in one pass; the protocol `reference` draws some of them several times and others not at all."""
     passes: int
     """Passes over the split."""
-    network_calls: int
-    """Evaluations of the network, one image each, the pilot of the density of times with them."""
+    network_calls: int | None
+    """Evaluations of the network, one image each, the pilot of the density of times with them; the derivative that
+    the ode takes with each is not counted. None where a solver chooses its steps."""
     timesteps: int
     """Steps T of the bound; 0 is continuous time."""
     time_sampling: str
@@ -89,7 +90,7 @@ class BpdReport:
     seconds: float
     """Wall time of all passes, compilation included; of a continued evaluation, over all calls."""
     images_per_s: float
-    """network_calls / seconds."""
+    """Images times passes, and those of the pilot, per second."""
     noise_levels: tuple[NoiseLevel, ...]
     """The diffusion loss by noise level, least noise first; empty for other estimators and protocols."""
 
