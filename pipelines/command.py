@@ -75,9 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = add("eval", "measure bits per dimension with its error",
                    "vdm eval --workdir runs/a --data data/cifar10",
                    "vdm eval eval.passes=16 --workdir runs/a --data data/cifar10 --step all",
+                   "vdm eval --compare runs/a runs/b@600 --data data/cifar10",
                    "vdm eval cifar10 --checkpoint checkpoints-0 --workdir runs/published --data data/cifar10",
                    usage="vdm eval [key=value ...] --workdir WORKDIR --data DATA [--step STEP] [--force]\n"
-                         "                [--allow-other-data] [--json]\n"
+                         "                [--reference-protocol] [--allow-other-data] [--json]\n"
+                         "       vdm eval [key=value ...] --compare RUN[@STEP] RUN[@STEP] --data DATA [--json]\n"
                          "       vdm eval CONFIG [key=value ...] --checkpoint SRC --workdir WORKDIR --data DATA "
                          "[--json]")  # fmt: skip
     evaluate.add_argument("words", nargs="*", metavar="CONFIG | key=value",
@@ -85,9 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
                                "with --checkpoint first the config")  # fmt: skip
     evaluate.add_argument("--checkpoint", type=_path, metavar="SRC",
                           help="measure a checkpoint of google-research/vdm (checkpoints-0)")  # fmt: skip
-    evaluate.add_argument(
-        "--workdir", type=_path, required=True, help="run directory; for --checkpoint the report's place"
-    )
+    evaluate.add_argument("--workdir", type=_path, help="run directory; for --checkpoint the report's place")
+    evaluate.add_argument("--compare", type=_path, nargs=2, metavar="RUN[@STEP]",
+                          help="two checkpoints on the same images, times and noise: which is better")  # fmt: skip
+    evaluate.add_argument("--reference-protocol", action="store_true",
+                          help="draw images and times as google-research/vdm did: eval.protocol=reference"
+                          )  # fmt: skip
     evaluate.add_argument("--data", type=_path, required=True, help="data directory")
     evaluate.add_argument("--step", default="latest", help="a step, latest, or all that have no report yet")
     evaluate.add_argument("--force", action="store_true", help="measure again what has a report")
@@ -194,9 +199,17 @@ def _eval(args: argparse.Namespace) -> Any:
     if args.step not in ("latest", "all") and not args.step.isdecimal():
         raise ConfigError(f"--step is a number, latest or all, got {args.step!r}")
     config, overrides = _config_words(args.words)
+    if args.reference_protocol:
+        overrides["eval.protocol"] = "reference"
+    if args.checkpoint is None and config is not None:
+        raise ConfigError(f"a run has its own config: leave out {config}, or give --checkpoint")
+    if args.compare is not None:
+        if args.checkpoint or args.workdir or args.force or args.step != "latest":
+            raise ConfigError("--compare takes two runs and --data, and writes no report")
+        return _job("compare")(*args.compare, args.data, overrides=overrides)
+    if args.workdir is None:
+        raise ConfigError("eval needs --workdir, or two runs to --compare")
     if args.checkpoint is None:
-        if config is not None:
-            raise ConfigError(f"a run has its own config: leave out {config}, or give --checkpoint")
         return _job("evaluate")(
             args.workdir, args.data, overrides=overrides, step=args.step, force=args.force,
             allow_other_data=args.allow_other_data,

@@ -7,6 +7,7 @@ evaluation has measured so far. Measurements that differ from the run's own way 
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -66,52 +67,80 @@ def run(
 
     Raises:
       CheckpointError: other data, or no such checkpoint; none at all is an error too, unless step is `all`.
-      ConfigError: an override of something that was trained.
+      ConfigError: an override of something that was trained, or an estimator that the model does not have.
       DataError: data that cannot be read or that the model is not for.
       DivergedError: losses that are not finite.
     """
     own = run_dir.read_config(workdir)
     config = overridden(own, overrides or {})
-    kind = _kind(own, config, split)
-    if step == "all":
-        with Checkpoints(workdir) as checkpoints:
-            steps = checkpoints.steps()[::-1]
-    else:
-        steps = [newest_step(workdir) if step == "latest" else int(step)]
+    newest = newest_step(workdir) if step == "latest" else None
+    steps = _steps(workdir)[::-1] if step == "all" else [int(step) if newest is None else newest]
     images = load_split(data, split)
     check_data(config, images)
     at_hand = run_dir.data_metadata(data)["data_fingerprints"]
-    at_hand = {name: at_hand[name] for name in ("train", split) if name in at_hand}
-    other_kind = f"{kind}-data={images.fingerprint[:8]}"
+    job = _Job(
+        workdir, own, images, {name: at_hand[name] for name in ("train", split) if name in at_hand},
+        force, allow_other_data,
+    )  # fmt: skip
     reports: list[BpdReport] = []
     with stop_on_signal() as stop:
         for wanted in steps:
-            report = None if force else run_dir.read_eval_report(workdir, wanted, kind)
-            other = report is not None and report.data_fingerprint != images.fingerprint
-            if other and not allow_other_data:
-                raise CheckpointError(
-                    f"step {wanted} was evaluated on other {split} images: "
-                    "give that data directory, or --allow-other-data"
-                )
-            if report is None or other:
+            for each in _by_timesteps(config):
                 try:
-                    restored = restore_ema(workdir, config, wanted, raw=config.eval.params == "raw")
+                    reports.append(job.report(each, wanted, stop))
                 except CheckpointError:
                     # Training removes old checkpoints while the newer ones are being measured.
                     if step != "all" or wanted in _steps(workdir):
                         raise
                     print(f"vdm eval: checkpoint {wanted} was removed meanwhile, left out", file=sys.stderr, flush=True)
-                    continue
-                known = restored.metadata["data_fingerprints"]
-                same = run_dir.check_same_data(known, at_hand, allow_other=allow_other_data)
-                used = kind if same and not other else other_kind
-                report = None if force or used == kind else run_dir.read_eval_report(workdir, wanted, used)
-                try:
-                    report = report or _measure(workdir, config, restored.params, images, wanted, used, stop)
+                    break
                 except _StopAfterPass:
                     return EvalResult(workdir=workdir, reports=tuple(reports), stopped=True)
-            reports.append(report)
     return EvalResult(workdir=workdir, reports=tuple(reports))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all measurements of one call have in common."""
+
+    workdir: str
+    own: Config
+    images: Split
+    at_hand: Mapping[str, str]
+    force: bool
+    allow_other_data: bool
+
+    def report(self, config: Config, step: int, stop: StopRequest) -> BpdReport:
+        """Return the report of one step, made if it is not there."""
+        workdir, images = self.workdir, self.images
+        kind = _kind(self.own, config, images.name)
+        report = None if self.force else run_dir.read_eval_report(workdir, step, kind)
+        other = report is not None and report.data_fingerprint != images.fingerprint
+        if other and not self.allow_other_data:
+            raise CheckpointError(
+                f"step {step} was evaluated on other {images.name} images: "
+                "give that data directory, or --allow-other-data"
+            )
+        if report is not None and not other:
+            return report
+        restored = restore_ema(workdir, config, step, raw=config.eval.params == "raw")
+        known = restored.metadata["data_fingerprints"]
+        same = run_dir.check_same_data(known, self.at_hand, allow_other=self.allow_other_data)
+        if not same or other:
+            kind += f"-data={images.fingerprint[:8]}"
+            report = None if self.force else run_dir.read_eval_report(workdir, step, kind)
+            if report is not None:
+                return report
+        return _measure(workdir, config, restored.params, images, step, kind, stop)
+
+
+def _by_timesteps(config: Config) -> list[Config]:
+    """Return one config for each of eval.timesteps, which then is the model's own."""
+    counts = config.eval.timesteps or (config.model.timesteps,)
+    return [
+        replace(config, model=replace(config.model, timesteps=T), eval=replace(config.eval, timesteps=()))
+        for T in counts
+    ]
 
 
 def run_reference(config: Config, source: str, workdir: str, data: str, *, split: str = "test") -> EvalResult:
@@ -138,13 +167,15 @@ def run_reference(config: Config, source: str, workdir: str, data: str, *, split
     expected = jax.eval_shape(VDM.from_config(config).init, jax.random.key(0))
     model = reference.read_model(source, expected)
     run_dir.open_run(workdir, config)
-    kind = _kind(configs.load(config.name), config, split)
+    reports: list[BpdReport] = []
     with stop_on_signal() as stop:
-        try:
-            report = _measure(workdir, config, model.ema_params, images, model.step, kind, stop)
-        except _StopAfterPass:
-            return EvalResult(workdir=workdir, reports=(), stopped=True)
-    return EvalResult(workdir=workdir, reports=(report,))
+        for each in _by_timesteps(config):
+            kind = _kind(configs.load(config.name), each, split)
+            try:
+                reports.append(_measure(workdir, each, model.ema_params, images, model.step, kind, stop))
+            except _StopAfterPass:
+                return EvalResult(workdir=workdir, reports=tuple(reports), stopped=True)
+    return EvalResult(workdir=workdir, reports=tuple(reports))
 
 
 def overridden(own: Config, overrides: Mapping[str, Any]) -> Config:

@@ -120,6 +120,64 @@ class EvalResult:
 
 
 @dataclass(frozen=True)
+class CompareResult:
+    """What `vdm eval --compare` found.
+
+    Attributes:
+        first: the one checkpoint, as it was given.
+        second: the other.
+        steps: updates behind them.
+        bpd: bits per dimension of both, under the same draws.
+        bpd_stderr: Monte Carlo standard errors of both.
+        difference: bpd of the first less that of the second.
+        difference_stderr: its Monte Carlo standard error.
+        difference_test_set_stderr: its standard error from the images.
+        better: the one with the lower bpd, None if it cannot be told at two errors.
+        num_images: images of one pass.
+        passes: passes over them.
+        seed: seed of times and noise.
+        checkpoint_digests: SHA-256 over the parameters of both.
+        data_fingerprint: of the split.
+    """
+
+    first: str
+    second: str
+    steps: tuple[int, int]
+    bpd: tuple[float, float]
+    bpd_stderr: tuple[float, float]
+    difference: float
+    difference_stderr: float
+    difference_test_set_stderr: float
+    better: str | None
+    num_images: int
+    passes: int
+    seed: int
+    checkpoint_digests: tuple[str, str]
+    data_fingerprint: str
+
+    def __str__(self) -> str:
+        """Return both, their difference with its error, and the verdict."""
+        error = math.hypot(self.difference_stderr, self.difference_test_set_stderr)
+        verdict = "no difference that can be told at 2 errors"
+        if self.better is not None:
+            verdict = f"{self.better} is better, by {abs(self.difference) / error:.1f} errors"
+        alone = math.hypot(*self.bpd_stderr)
+        rows = [
+            (f"{name} (step {step:,})", f"{with_error(bpd, stderr)} bits/dim")
+            for name, step, bpd, stderr in zip(
+                (self.first, self.second), self.steps, self.bpd, self.bpd_stderr, strict=True
+            )
+        ]
+        rows += [
+            ("difference", f"{with_error(self.difference, error)} bits/dim, of it Monte Carlo "
+                           f"{self.difference_stderr:.2g} (two measurements apart: {alone:.2g})"),
+            ("measured on", f"{self.num_images:,} images x {self.passes} passes, common times and noise"),
+            ("verdict", verdict),
+        ]  # fmt: skip
+        return _columns(rows)
+
+
+@dataclass(frozen=True)
 class SampleResult:
     """Where `vdm sample` wrote its picture."""
 

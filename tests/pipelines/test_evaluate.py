@@ -176,3 +176,46 @@ def test_raw_parameters_are_another_measurement(run, measured, digits_dir):
     assert report.params == "raw"
     assert report.checkpoint_digest != measured["checkpoint_digest"]
     assert (run / "eval" / "6-params=raw.json").exists()
+
+
+def test_two_checkpoints_are_compared_under_the_same_draws(trained, digits_dir, capsys):
+    words = ["--data", digits_dir, "eval.time_sampling=uniform", "--json"]
+    assert command.main(["eval", "--compare", str(trained), f"{trained}@3", *words]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["steps"] == [6, 3]
+    assert result["difference"] == pytest.approx(result["bpd"][0] - result["bpd"][1], rel=1e-6)
+    # Six steps of training improve on three, and the paired error sees it where two measurements apart would not.
+    assert result["better"] == str(trained)
+    apart = np.hypot(*result["bpd_stderr"])
+    assert result["difference_stderr"] < 0.5 * apart
+    assert command.main(["eval", "--compare", str(trained), str(trained), *words[:-1]]) == 0
+    assert "no difference that can be told at 2 errors" in capsys.readouterr().out
+
+
+def test_a_list_of_steps_makes_one_report_each(run, digits_dir):
+    overrides = {"eval.timesteps": [2, 8], "eval.time_sampling": "uniform"}
+    reports = pipelines.evaluate.run(str(run), digits_dir, overrides=overrides).reports
+    assert [report.timesteps for report in reports] == [2, 8]
+    # Fewer steps cost more.
+    assert reports[0].bpd > reports[1].bpd
+    names = sorted(path.name for path in (run / "eval").glob("*.json"))
+    assert names == ["6-timesteps=2-time_sampling=uniform.json", "6-timesteps=8-time_sampling=uniform.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--compare", "{run}", "{run}@x"], 2, "RUN or RUN@STEP"),
+        (["--compare", "{run}", "{run}@5"], 1, "no checkpoint of step 5"),
+        (["--compare", "{run}", "{run}", "--workdir", "{run}"], 2, "--compare takes two runs"),
+        (["--compare", "{run}", "{run}", "--reference-protocol"], 2, "--compare takes every image"),
+        ([], 2, "eval needs --workdir"),
+        (["--workdir", "{run}", "eval.estimator=importance_weighted"], 2, "give eval.timesteps=[100]"),
+        (["--workdir", "{run}", "eval.target_se=-1"], 2, "target_se must be positive"),
+        (["--workdir", "{run}", "eval.ode_tolerance=2"], 2, "ode_tolerance"),
+    ],
+)
+def test_what_cannot_be_measured(trained, digits_dir, words, code, message, capsys):
+    words = [word.format(run=trained) for word in words]
+    assert command.main(["eval", *words, "--data", digits_dir]) == code
+    assert message in capsys.readouterr().err
