@@ -1,11 +1,25 @@
-"""Stop on request: SIGTERM and SIGINT are noted, so that a job can save its state at the next step."""
+"""Stop on request, and save when it is time: what one process wishes, all processes do after the same step.
+
+A wish travels through the compiled step: each device passes a number in, and the largest comes out on every process.
+It is read one step later, when it is there anyway, so that no process waits for it.
+"""
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from types import FrameType
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from vdm_lib.hosts import is_first
+from vdm_lib.sharding import put_global, split_by_image
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -41,3 +55,53 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Wish(IntEnum):
+    """What a process wants to happen after a step; the largest wish of all wins."""
+
+    GO_ON = 0
+    SAVE = 1
+    STOP = 2
+
+
+class Wishes:
+    """The wishes of all processes, step by step."""
+
+    def __init__(self, mesh: Mesh, stop: StopRequest, save_every_s: float) -> None:
+        """Wish STOP once `stop` is requested, and on the first process SAVE every `save_every_s` seconds."""
+        self._stop, self._save_every_s = stop, save_every_s
+        self._saved = time.monotonic()
+        self._heard: Array | None = None
+        # Made once: the same three arrays serve all steps.
+        shape = (mesh.size,)
+        self._arrays = {
+            wish: put_global(shape, split_by_image(mesh), lambda index, wish=wish: np.full(shape, wish, np.int32)[index])
+            for wish in Wish
+        }
+
+    def wish(self) -> Wish:
+        """Return what this process wants."""
+        if self._stop.requested:
+            return Wish.STOP
+        due = is_first() and time.monotonic() - self._saved >= self._save_every_s
+        return Wish.SAVE if due else Wish.GO_ON
+
+    def array(self) -> Int[Array, " devices"]:
+        """Return what this process passes into the compiled step."""
+        return self._arrays[self.wish()]
+
+    def granted(self, heard: Int[Array, ""]) -> Wish:
+        """Return what all processes do after this step, the same on each.
+
+        Args:
+          heard: the largest wish, as this step gives it; read at the next call.
+        """
+        if jax.process_count() == 1:
+            return self.wish()
+        before, self._heard = self._heard, heard
+        return Wish.GO_ON if before is None else Wish(int(before))
+
+    def saved(self) -> None:
+        """Start the time to the next SAVE; what was wished before this moment is forgotten."""
+        self._saved, self._heard = time.monotonic(), None

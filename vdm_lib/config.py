@@ -17,6 +17,9 @@ TimeSampling = Literal["importance", "uniform"]
 EvalParams = Literal["ema", "raw"]
 ScanLayers = Literal["auto", "on", "off"]
 ComputeDtype = Literal["float32", "bfloat16"]
+Sharding = Literal["replicated", "zero"]
+DataPlace = Literal["auto", "replicated", "sharded", "host"]
+OnNan = Literal["stop", "skip"]
 
 # Steps are counted in int32 on the device.
 _LARGEST_COUNT = 2**31 - 1
@@ -156,18 +159,52 @@ class TrainConfig:
     """Images per step over all devices together."""
     seed: int = 1
     """Seed of initialisation, batches, augmentation, times, noise and dropout."""
+    microbatches: int = 1
+    """Parts that a batch is worked on in, one after the other: less memory, the same update to rounding."""
+    compute_dtype: ComputeDtype = "float32"
+    """Type of the activations inside the network; parameters, losses and the optimiser are float32 always."""
+    shard: Sharding = "replicated"
+    """`zero` splits the optimiser's moments and the moving average over the devices: less memory, the same update."""
+    data_place: DataPlace = "auto"
+    """Where the training images lie: on every device, in parts over the devices, or on the hosts; auto goes by size."""
     log_every: int = 1000
     """Steps between two rows of metrics.jsonl; a row is the mean over these steps."""
     checkpoint_every: int = 10_000
     """Steps between two checkpoints; the last step is always saved."""
+    checkpoint_minutes: float = 30.0
+    """A checkpoint is also written when this many minutes have passed since the last."""
     keep_checkpoints: int = 5
     """Newest checkpoints to keep."""
+    keep_every: int | None = None
+    """Checkpoints of the multiples of this many steps are kept as well; null keeps none for that."""
+    keep_best: bool = True
+    """The checkpoint with the lowest bpd among the reports of vdm eval is kept as well."""
+    on_nan: OnNan = "stop"
+    """A loss or gradient that is not finite stops the run, or its update is left out (`skip`)."""
+    max_skipped_steps: int = 100
+    """With on_nan=skip: the run stops when more updates than this were left out."""
+    sample_images: int = 16
+    """Images drawn for TensorBoard at each checkpoint; 0 draws none."""
+    sample_steps: int = 100
+    """Steps of the sampler for these."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for counts below one."""
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints"):
+        """Raise ValueError for counts below one and numbers that exclude each other."""
+        counts = ("steps", "batch_size", "microbatches", "log_every", "checkpoint_every", "keep_checkpoints",
+                  "sample_steps")  # fmt: skip
+        for name in counts:
             if not 1 <= getattr(self, name) <= _LARGEST_COUNT:
                 raise ValueError(f"{name} must be at least 1 and below 2^31, got {getattr(self, name)}")
+        if self.keep_every is not None and not 1 <= self.keep_every <= _LARGEST_COUNT:
+            raise ValueError(f"keep_every must be null or at least 1 and below 2^31, got {self.keep_every}")
+        if not self.checkpoint_minutes > 0.0:
+            raise ValueError(f"checkpoint_minutes must be positive, got {self.checkpoint_minutes}")
+        if not 0 <= self.max_skipped_steps <= _LARGEST_COUNT:
+            raise ValueError(f"max_skipped_steps must lie in 0..2^31-1, got {self.max_skipped_steps}")
+        if not 0 <= self.sample_images <= 1024:
+            raise ValueError(f"sample_images must lie in 0..1024, got {self.sample_images}")
+        if self.batch_size % self.microbatches:
+            raise ValueError(f"batch_size={self.batch_size} does not divide into microbatches={self.microbatches}")
         if self.batch_size > _LARGEST_BATCH:
             raise ValueError(f"batch_size must be at most {_LARGEST_BATCH}, got {self.batch_size}")
         if not 0 <= self.seed < 2**32:

@@ -23,3 +23,7 @@ class CheckpointError(VdmError):
 
 class DivergedError(VdmError):
     """Training or evaluation met a value that is not finite."""
+
+
+class MachineError(VdmError):
+    """What was asked for does not fit the devices, memory or hosts at hand."""

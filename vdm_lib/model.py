@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from vdm_lib import diffusion, likelihood
 from vdm_lib.config import ComputeDtype, Config, DataConfig, ModelConfig
 from vdm_lib.schedules import make_schedule
-from vdm_lib.types import Conditioning, Key, Latents, Levels, Params, PerImage
+from vdm_lib.types import Conditioning, Key, KeyPerImage, Latents, Levels, Params, PerImage
 from vdm_lib.unet import ScoreUNet
 
 
@@ -85,6 +85,11 @@ class VDM:
         """Return the model of an experiment, computing in float32."""
         return cls(data=config.data, model=config.model)
 
+    @classmethod
+    def for_training(cls, config: Config) -> "VDM":
+        """Return the model of an experiment as it is trained, with train.compute_dtype inside the network."""
+        return cls(data=config.data, model=config.model, compute_dtype=config.train.compute_dtype)
+
     @cached_property
     def _modules(self) -> _Modules:
         return _Modules(self.model, self.compute_dtype)
@@ -112,9 +117,14 @@ class VDM:
         z_t: Latents,
         gamma_t: PerImage,
         conditioning: Conditioning,
-        dropout_key: Key | None = None,
+        dropout_key: Key | KeyPerImage | None = None,
     ) -> Latents:
-        """Return the network's estimate of the noise in z_t; dropout acts only if a key is given."""
+        """Return the network's estimate of the noise in z_t; dropout acts only if a key is given.
+
+        A key of shape [] serves the whole batch, keys of shape [b] are one for each image.
+        """
+        if dropout_key is not None and dropout_key.ndim == 0:
+            dropout_key = jax.random.split(dropout_key, z_t.shape[0])
         return self._apply(
             {"params": params},
             z_t,
@@ -171,7 +181,7 @@ class VDM:
         images: Levels,
         conditioning: Conditioning,
         noise: Noise,
-        dropout_key: Key | None = None,
+        dropout_key: Key | KeyPerImage | None = None,
     ) -> Losses:
         """Return the three losses in nats per image, an unbiased estimate of the bound.
 
@@ -180,7 +190,7 @@ class VDM:
           images: levels 0 .. num_levels - 1, [b, h, w, c], any integer dtype.
           conditioning: [b], 1 where augmentation touched the image, else 0.
           noise: times and noise, one per image.
-          dropout_key: turns dropout on.
+          dropout_key: turns dropout on; one key, or one for each image, [b].
         """
         num_levels = self.data.num_levels
         x = likelihood.encode(images, num_levels)

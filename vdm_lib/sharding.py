@@ -1,10 +1,15 @@
-"""Where arrays live: one mesh axis `data` over all devices, batches split along it, the state on every device."""
+"""Where arrays live: one mesh axis `data` over all devices of all processes; batches are split along it."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vdm_lib.errors import ConfigError
+from vdm_lib.config import Sharding
+from vdm_lib.errors import MachineError
+from vdm_lib.state import TrainState
 
 
 def make_mesh() -> Mesh:
@@ -22,7 +27,41 @@ def split_by_image(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_divisible(batch_size: int, mesh: Mesh, key: str) -> None:
-    """Raise ConfigError, naming the config key, if the devices cannot share a batch evenly."""
-    if batch_size % mesh.size:
-        raise ConfigError(f"{key}={batch_size} does not divide over {mesh.size} devices: use a multiple of {mesh.size}")
+def split_longest_axis(tree: Any, mesh: Mesh) -> Any:
+    """Return a sharding for each leaf: its longest axis that the devices divide is split, others are replicated."""
+
+    def sharding(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, length in enumerate(leaf.shape) if length and length % mesh.size == 0]
+        if not axes:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
+
+    return jax.tree.map(sharding, tree)
+
+
+def state_shardings(state: TrainState, mesh: Mesh, shard: Sharding) -> TrainState:
+    """Return the sharding of each array of a state, given its shapes.
+
+    `replicated` keeps everything on every device; `zero` splits the moments and the moving average over the devices
+    and keeps the parameters whole (ZeRO stage 1, arXiv 1910.02054).
+    """
+    whole = jax.tree.map(lambda _: replicated(mesh), state)
+    if shard == "replicated":
+        return whole
+    return whole.replace(  # type: ignore[attr-defined]
+        ema_params=split_longest_axis(state.ema_params, mesh), opt_state=split_longest_axis(state.opt_state, mesh)
+    )
+
+
+def put_global(shape: tuple[int, ...], sharding: NamedSharding, part: Callable[[Any], np.ndarray]) -> jax.Array:
+    """Return an array over all processes; each asks `part(index)` for what its own devices hold of it."""
+    return jax.make_array_from_callback(shape, sharding, part)
+
+
+def check_divisible(batch_size: int, mesh: Mesh, key: str, parts: int = 1) -> None:
+    """Raise MachineError, naming the config key, if the devices cannot share each part of a batch evenly."""
+    unit = mesh.size * parts
+    if batch_size % unit:
+        over = f"{mesh.size} devices" + (f" x {parts} microbatches" if parts > 1 else "")
+        raise MachineError(f"{key}={batch_size} does not divide over {over}: use a multiple of {unit}")

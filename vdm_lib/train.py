@@ -1,24 +1,27 @@
 """The training step: a pure function of the state and a batch of images; no input or output."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float
 
 from vdm_lib.augment import augment
 from vdm_lib.config import Config
 from vdm_lib.likelihood import nats_to_bpd
-from vdm_lib.model import VDM, Losses
+from vdm_lib.microbatches import mean_over_parts
+from vdm_lib.model import VDM, Losses, Noise
 from vdm_lib.optim import global_norm, learning_rate_schedule, make_optimizer, update_ema
-from vdm_lib.sharding import check_divisible, replicated, split_by_image
+from vdm_lib.sharding import check_divisible, replicated, split_by_image, state_shardings
 from vdm_lib.state import TrainState, create_state
-from vdm_lib.types import Params
+from vdm_lib.types import Images, Params
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, UInt8[Array, "b h w c"]], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Images], tuple[TrainState, Metrics]]
 
 
 def bpd_terms(losses: Losses, num_dims: int) -> Metrics:
@@ -27,40 +30,61 @@ def bpd_terms(losses: Losses, num_dims: int) -> Metrics:
     return {"bpd": recon + latent + diff, "bpd_recon": recon, "bpd_latent": latent, "bpd_diff": diff}
 
 
-def init_state(config: Config, mesh: Mesh) -> TrainState:
-    """Return the state before the first update, made under jit straight onto the devices of the mesh."""
+def _create(config: Config, seed: Any) -> TrainState:
     optimizer = make_optimizer(config.optim, config.train.steps)
-    model = VDM.from_config(config)
-    init = jax.jit(lambda key: create_state(model, optimizer, key), out_shardings=replicated(mesh))
-    return init(jax.random.key(config.train.seed))
+    return create_state(VDM.from_config(config), optimizer, jax.random.key(seed))
 
 
-def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
-    """Return the compiled step (state, images) -> (state, metrics); the state's buffers are donated.
+def abstract_state(config: Config, mesh: Mesh) -> TrainState:
+    """Return the shapes, types and shardings of the state of an experiment; no array is made."""
+    shapes = jax.eval_shape(lambda: _create(config, np.uint32(0)))
+    shardings = state_shardings(shapes, mesh, config.train.shard)
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
+
+
+def init_state(config: Config, mesh: Mesh) -> TrainState:
+    """Return the state before the first update, made under jit straight into its shardings."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    # The seed is an argument, so that the compiler does not draw the parameters while it folds constants.
+    return jax.jit(lambda seed: _create(config, seed), out_shardings=shardings)(np.uint32(config.train.seed))
+
+
+def train_step(config: Config, mesh: Mesh) -> TrainStep:
+    """Return the step (state, images) -> (state, metrics), to be called under jit.
 
     Everything random in step n is a function of (train.seed, n). The metrics are of the parameters before the
-    update, with dropout: bpd and its parts, gamma_0, gamma_1, gradient and update norms, learning rate.
+    update, with dropout: bpd and its parts, gamma_0, gamma_1, the norms of gradient, update and parameters, learning
+    rate.
 
     Raises:
-      ConfigError: the devices cannot share the batch evenly.
+      MachineError: the devices cannot share the batch evenly.
     """
-    check_divisible(config.train.batch_size, mesh, "train.batch_size")
-    model = VDM.from_config(config)
+    check_divisible(config.train.batch_size, mesh, "train.batch_size", config.train.microbatches)
+    model = VDM.for_training(config)
     optimizer = make_optimizer(config.optim, config.train.steps)
     learning_rate = learning_rate_schedule(config.optim, config.train.steps)
 
-    def step(state: TrainState, images: UInt8[Array, "b h w c"]) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, images: Images) -> tuple[TrainState, Metrics]:
         # The key of the initial parameters is the root itself, never folded in with a step.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         key_augment, key_noise, key_dropout = jax.random.split(key, 3)
+        num_images = images.shape[0]
         images, conditioning = augment(key_augment, images, config.data.augmentation)
-        noise = model.draw_noise(key_noise, images.shape[0])
+        # Drawn for the whole batch, each image with its own, so that no way of dividing it changes anything.
+        batch = (images, conditioning, model.draw_noise(key_noise, num_images), jnp.arange(num_images))
 
-        def loss(params: Params) -> tuple[Float[Array, ""], Metrics]:
-            terms = bpd_terms(model.losses(params, images, conditioning, noise, key_dropout), config.data.num_dims)
+        def loss(params: Params, batch: tuple[Any, Any, Noise, Any]) -> tuple[Float[Array, ""], Metrics]:
+            images, conditioning, noise, order = batch
+            dropout_keys = jax.vmap(lambda i: jax.random.fold_in(key_dropout, i))(order)
+            terms = bpd_terms(model.losses(params, images, conditioning, noise, dropout_keys), config.data.num_dims)
             return terms["bpd"], terms
 
-        gradient, metrics = jax.grad(loss, has_aux=True)(state.params)
+        gradient_and_terms = jax.grad(loss, has_aux=True)
+        gradient, metrics = mean_over_parts(
+            lambda part: gradient_and_terms(state.params, part), batch, config.train.microbatches, mesh
+        )
+        shardings = state_shardings(state, mesh, config.train.shard)
+        gradient = jax.lax.with_sharding_constraint(gradient, shardings.ema_params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= {
@@ -68,6 +92,7 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
             "gamma_1": model.gamma(state.params, jnp.asarray(1.0)),
             "gradient_norm": global_norm(gradient),
             "update_norm": global_norm(updates),
+            "parameter_norm": global_norm(state.params),
             "learning_rate": jnp.asarray(learning_rate(state.step)),
         }
         new_state = TrainState(
@@ -76,12 +101,25 @@ def make_train_step(config: Config, mesh: Mesh) -> TrainStep:
             ema_params=update_ema(state.ema_params, params, config.optim.ema_rate),
             opt_state=opt_state,
         )
+        if config.train.on_nan == "skip":
+            usable = jnp.isfinite(metrics["bpd"]) & jnp.isfinite(metrics["gradient_norm"])
+            kept = jax.tree.map(lambda new, old: jnp.where(usable, new, old), new_state, state)
+            new_state = kept.replace(step=new_state.step)
         return new_state, metrics
 
-    everywhere = replicated(mesh)
+    return step
+
+
+def make_train_step(config: Config, mesh: Mesh) -> Any:
+    """Return the jitted step (state, images) -> (state, metrics); the state's buffers are donated.
+
+    Raises:
+      MachineError: the devices cannot share the batch evenly.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     return jax.jit(
-        step,
-        in_shardings=(everywhere, split_by_image(mesh)),
-        out_shardings=(everywhere, everywhere),
+        train_step(config, mesh),
+        in_shardings=(shardings, split_by_image(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )

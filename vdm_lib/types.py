@@ -6,9 +6,11 @@ b is the batch, h, w, c are height, width and channels. `Params` is the plain ne
 from typing import Any
 
 from jaxtyping import Array, Float, Integer, PRNGKeyArray, UInt8
+from jaxtyping import Key as KeyArray
 
 Params = dict[str, Any]
 Key = PRNGKeyArray
+KeyPerImage = KeyArray[Array, " b"]
 
 Images = UInt8[Array, "b h w c"]
 Levels = Integer[Array, "b h w c"]

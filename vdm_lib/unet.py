@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vdm_lib.types import Conditioning, Key, Latents, PerImage
+from vdm_lib.types import Conditioning, KeyPerImage, Latents, PerImage
 
 NUM_GROUPS = 32
 
@@ -36,6 +36,19 @@ def fourier_features(z: Latents, exponents: tuple[int, ...]) -> Float[Array, "b 
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+class DropoutPerImage(nn.Dropout):
+    """Dropout with a key for each image, so that an image's mask does not depend on what else is in its batch."""
+
+    @nn.compact
+    def __call__(self, inputs: Any, deterministic: bool | None = None, rng: Any = None) -> Any:
+        """Return the kept features divided by the share that is kept; rng is [b] keys."""
+        if deterministic or self.rate == 0.0:
+            return inputs
+        keep = 1.0 - self.rate
+        mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, inputs.shape[1:]))(rng)
+        return jnp.where(mask, inputs / keep, 0.0)
+
+
 class ResnetBlock(nn.Module):
     """GroupNorm, swish and a 3x3 convolution, twice, with the conditioning added in between, and a shortcut."""
 
@@ -45,16 +58,16 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w i"], cond: Float[Array, "b d"], dropout_key: Key | None
+        self, x: Float[Array, "b h w i"], cond: Float[Array, "b d"], dropout_keys: KeyPerImage | None
     ) -> Float[Array, "b h w o"]:
-        """Return [b, h, w, features] for x [b, h, w, any] and cond [b, any]; no key, no dropout."""
+        """Return [b, h, w, features] for x [b, h, w, any] and cond [b, any]; no keys, no dropout."""
         # The unnamed norms become GroupNorm_0 and GroupNorm_1, as in the original.
         h = _conv3x3(self.features, "conv1", self.dtype)(nn.swish(_group_norm(self.dtype)(x)))
         zeros = nn.initializers.zeros
         projection = nn.Dense(self.features, use_bias=False, kernel_init=zeros, name="cond_proj", dtype=self.dtype)
         h = h + projection(cond)[:, None, None, :]
         h = nn.swish(_group_norm(self.dtype)(h))
-        h = nn.Dropout(self.dropout)(h, deterministic=dropout_key is None, rng=dropout_key)
+        h = DropoutPerImage(self.dropout)(h, deterministic=dropout_keys is None, rng=dropout_keys)
         h = _conv3x3(self.features, "conv2", self.dtype, zeros)(h)
         if x.shape[-1] != self.features:
             x = nn.Dense(self.features, name="nin_shortcut", dtype=self.dtype)(x)
@@ -99,7 +112,7 @@ class ScoreUNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: Latents, gamma_t: PerImage, conditioning: Conditioning, dropout_key: Key | None = None
+        self, z: Latents, gamma_t: PerImage, conditioning: Conditioning, dropout_keys: KeyPerImage | None = None
     ) -> Latents:
         """Return eps_hat of z's shape, float32.
 
@@ -107,7 +120,7 @@ class ScoreUNet(nn.Module):
           z: noisy latents z_t, [b, h, w, c].
           gamma_t: gamma(t) of each image, [b].
           conditioning: one number per image, [b]: 1 where augmentation touched the image, else 0.
-          dropout_key: turns dropout on.
+          dropout_keys: one for each image, [b]; they turn dropout on.
         """
         # The constants of the config, not the learned end points: the original's choice, kept for its checkpoints.
         t = (gamma_t - self.gamma_min) / (self.gamma_max - self.gamma_min)
@@ -120,11 +133,11 @@ class ScoreUNet(nn.Module):
         if self.fourier_exponents:
             h = jnp.concatenate([z, fourier_features(z, self.fourier_exponents)], axis=-1)
         h = _conv3x3(self.n_embd, "conv_in", self.dtype)(h)
-        # Key n is that of block n in the order of the calls, however the layers are compiled.
-        keys = None if dropout_key is None else jax.random.split(dropout_key, 2 * self.n_layer + 3)
+        # Row n holds the keys of block n in the order of the calls, however the layers are compiled.
+        keys = None if dropout_keys is None else _keys_per_block(dropout_keys, 2 * self.n_layer + 3)
         up_from = self.n_layer + 2
 
-        def level(direction: str, i: int, h: Float[Array, "b h w i"], key: Key | None) -> Float[Array, "b h w o"]:
+        def level(direction: str, i: int, h: Float[Array, "b h w i"], key: KeyPerImage | None) -> Float[Array, "b h w o"]:
             h = self._block(f"{direction}.block_{i}")(h, cond, key)
             return self._attention(f"{direction}.attn_{i}")(h) if self.with_attention else h
 
@@ -176,12 +189,12 @@ class ScoreUNet(nn.Module):
 
         return jax.lax.scan(body, h, (self._stacked("up", self.n_layer + 1), keys, skips[::-1]))[0]
 
-    def _level_of_params(self, cond: Float[Array, "b d"]) -> Callable[[Any, Any, Key | None], Any]:
+    def _level_of_params(self, cond: Float[Array, "b d"]) -> Callable[[Any, Any, KeyPerImage | None], Any]:
         """Return (params, h, key) -> h, one block and its attention outside of this module's names."""
         block = ResnetBlock(self.n_embd, self.dropout, self.dtype, parent=None)
         attention = AttnBlock(self.dtype, parent=None)
 
-        def apply(params: Any, h: Any, key: Key | None) -> Any:
+        def apply(params: Any, h: Any, key: KeyPerImage | None) -> Any:
             h = block.apply({"params": params["block"]}, h, cond, key)
             return attention.apply({"params": params["attn"]}, h) if self.with_attention else h
 
@@ -199,7 +212,12 @@ class ScoreUNet(nn.Module):
         }
 
 
-def _key(keys: Any, i: int) -> Key | None:
+def _keys_per_block(keys: KeyPerImage, num_blocks: int) -> Any:
+    """Return keys [block, image]."""
+    return jax.vmap(lambda n: jax.vmap(lambda key: jax.random.fold_in(key, n))(keys))(jnp.arange(num_blocks))
+
+
+def _key(keys: Any, i: int) -> KeyPerImage | None:
     return None if keys is None else keys[i]
 
 
