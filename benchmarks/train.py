@@ -8,7 +8,7 @@ import numpy as np
 
 import configs
 from benchmarks.figures import REPEATS, Figure, of_repetitions, seconds
-from vdm_lib.data import Batches
+from vdm_lib.batches import Batches
 from vdm_lib.sharding import make_mesh
 from vdm_lib.train import init_state, make_train_step
 

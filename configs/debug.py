@@ -11,6 +11,6 @@ from vdm_lib.config import EvalConfig, TrainConfig
 CONFIG = replace(
     digits.CONFIG,
     name="debug",
-    train=TrainConfig(steps=6, batch_size=16, log_every=2, checkpoint_every=3, keep_checkpoints=3),
+    train=TrainConfig(steps=6, batch_size=16, log_every=2, checkpoint_every=3, keep_checkpoints=3, sample_images=0),
     eval=EvalConfig(passes=2, batch_size=64),
 )

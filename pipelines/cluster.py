@@ -27,16 +27,16 @@ class Cluster:
 
     def __post_init__(self) -> None:
         """Raise ConfigError if only some are given, or the id is not one of them."""
-        given = [value is not None for value in (self.coordinator, self.num_processes, self.process_id)]
+        number, count = self.process_id, self.num_processes
+        given = [value is not None for value in (self.coordinator, count, number)]
         if any(given) and not all(given):
             raise ConfigError("--coordinator, --num-processes and --process-id go together: give all three or none")
         if self.coordinator is not None:
             host, _, port = self.coordinator.rpartition(":")
             if not host or not port.isdecimal():
                 raise ConfigError(f"--coordinator is host:port, got {self.coordinator!r}")
-        if self.num_processes is not None and self.process_id is not None:
-            if not 0 <= self.process_id < self.num_processes:
-                raise ConfigError(f"--process-id lies in 0..{self.num_processes - 1}, got {self.process_id}")
+        if number is not None and count is not None and not 0 <= number < count:
+            raise ConfigError(f"--process-id lies in 0..{count - 1}, got {number}")
 
 
 def on_tpu_vm() -> bool:

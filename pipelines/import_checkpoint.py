@@ -8,7 +8,7 @@ import configs
 from pipelines import run_dir
 from pipelines.results import ImportResult
 from vdm_lib import reference
-from vdm_lib.checkpoints import Checkpoints
+from vdm_lib.checkpoints import Checkpoints, Keep
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.model import VDM, count_params
@@ -37,7 +37,8 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
     state = reference.read_state(source, jax.eval_shape(lambda: init_state(config, mesh)))
     run_dir.open_run(workdir, config)
     metadata = {"config": configs.to_json(config), "data_fingerprints": {}, "imported_from": str(source)}
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints, sparing=True) as checkpoints:
+    keep = Keep(newest=config.train.keep_checkpoints)
+    with Checkpoints(workdir, keep=keep, sparing=True) as checkpoints:
         checkpoints.save(state, metadata)
         checkpoints.wait()
     return ImportResult(

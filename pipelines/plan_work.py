@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.extend.core
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation, times
         turns = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from _equations(inner, times * turns)
 
 

@@ -11,9 +11,9 @@ _SECONDS_BETWEEN_LINES = 5.0
 class Progress:
     """Counts the units of a job; use as a context manager."""
 
-    def __init__(self, what: str, *, total: int, unit: str, done: int = 0) -> None:
-        """Start at `done` of `total` units."""
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, what: str, *, total: int, unit: str, done: int = 0, silent: bool = False) -> None:
+        """Start at `done` of `total` units; `silent` shows nothing, as on all processes but the first."""
+        self._silent, self._terminal = silent, sys.stderr.isatty() and not silent
         self._what, self._total, self._unit, self._done = what, total, unit, done
         self._started, self._first = time.monotonic(), done
         self._reported = -_SECONDS_BETWEEN_LINES
@@ -25,9 +25,14 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def say(self, text: str) -> None:
-        """Print a line without disturbing the bar."""
-        tqdm.write(f"{self._what}: {text}", file=sys.stderr)
+    def say(self, *lines: str) -> None:
+        """Print lines without disturbing the bar."""
+        for line in () if self._silent else lines:
+            tqdm.write(f"{self._what}: {line}", file=sys.stderr)
+
+    def begin(self) -> None:
+        """Count the time from here: what came before is no measure of the time left."""
+        self._started = time.monotonic()
 
     def advance(self) -> None:
         """Count one unit."""

@@ -9,7 +9,7 @@ from typing import Any
 def keep_quiet() -> None:
     """Silence XLA's start-up lines, orbax's remarks and the late reports of its storage threads in this process."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     before = sys.unraisablehook
 

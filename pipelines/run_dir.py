@@ -3,13 +3,12 @@
 config.json provenance.json metrics.jsonl checkpoints/ eval/ samples/ tensorboard/ export/
 """
 
-import fcntl
+import hashlib
 import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,22 @@ from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.records import read_manifest, write_atomically
 from vdm_lib.report import BpdReport
 
-_MAY_CHANGE = ("train.steps", "train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "eval.")
+# What changes no update beyond rounding: how long, how often to write, how the work is divided over the machine.
+_MAY_CHANGE = (
+    "train.steps", "train.log_every", "train.checkpoint_", "train.keep_", "train.sample_", "train.on_nan",
+    "train.max_skipped_steps", "train.microbatches", "train.shard", "train.data_place", "model.remat",
+    "model.scan_layers", "eval.",
+)  # fmt: skip
 _PACKAGES = ("vdm-pipeline", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def code_digest() -> str:
+    """Return a SHA-256 over the source of the rooms that training runs, changed files included."""
+    here = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for room in ("configs", "pipelines", "vdm_lib") for path in (here / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(here)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def provenance() -> dict[str, Any]:
@@ -38,6 +51,7 @@ def provenance() -> dict[str, Any]:
             packages[name] = None
     return {
         "git_commit": git.stdout.strip() or None,
+        "code_sha256": code_digest(),
         "python": platform.python_version(),
         "system": platform.system(),
         "packages": packages,
@@ -92,8 +106,13 @@ def differences(old: Config, new: Config) -> dict[str, Any]:
     return {key: value for key, value in after.items() if before.get(key) != value}
 
 
-def open_run(workdir: str, config: Config) -> epath.Path:
+def open_run(workdir: str, config: Config, made_by: Mapping[str, Any] | None = None) -> epath.Path:
     """Make the run directory, or take over the one that `check_config` accepted, and write what the run is.
+
+    Args:
+      workdir: run directory.
+      config: the experiment.
+      made_by: content of provenance.json; None takes `provenance`.
 
     Raises:
       ConfigError: it belongs to another config.
@@ -103,7 +122,8 @@ def open_run(workdir: str, config: Config) -> epath.Path:
     directory = epath.Path(workdir)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "config.json", configs.to_json(config).encode())
-    write_atomically(directory / "provenance.json", (json.dumps(provenance(), indent=2) + "\n").encode())
+    made_by = provenance() if made_by is None else made_by
+    write_atomically(directory / "provenance.json", (json.dumps(made_by, indent=2) + "\n").encode())
     return directory
 
 
@@ -120,6 +140,21 @@ def read_config(workdir: str) -> Config:
         return configs.from_json(path.read_text(), str(path))
     except (ConfigError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not the config of a run: {error}") from error
+
+
+def best_step(workdir: str) -> int | None:
+    """Return the step with the lowest bpd among the reports of the run's own way of measuring, None if there is none.
+
+    A report that cannot be read is passed over: what it stood for is only one checkpoint more to keep.
+    """
+    found: list[tuple[float, int]] = []
+    for path in (epath.Path(workdir) / "eval").glob("*.json"):
+        if path.stem.isdecimal():
+            try:
+                found.append((float(json.loads(path.read_text())["bpd"]), int(path.stem)))
+            except (ValueError, KeyError, TypeError):
+                continue
+    return min(found)[1] if found else None
 
 
 def write_eval_report(workdir: str, report: BpdReport, kind: str = "") -> None:
@@ -203,22 +238,3 @@ def data_metadata(
     if not check_same_data(trained_on, at_hand, allow_other=allow_other):
         earlier = [*earlier, known]
     return {"data_fingerprints": at_hand} | ({"earlier_data_fingerprints": earlier} if earlier else {})
-
-
-@contextmanager
-def lock(workdir: str) -> Iterator[None]:
-    """Hold a run directory, made if absent, for one training run; the system lets go of it when the process ends.
-
-    Raises:
-      CheckpointError: another process trains in it.
-    """
-    directory = Path(workdir)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(
-                f"another process trains in {workdir}: wait for it, or choose another --workdir"
-            ) from None
-        yield

@@ -76,7 +76,9 @@ class Wishes:
         # Made once: the same three arrays serve all steps.
         shape = (mesh.size,)
         self._arrays = {
-            wish: put_global(shape, split_by_image(mesh), lambda index, wish=wish: np.full(shape, wish, np.int32)[index])
+            wish: put_global(
+                shape, split_by_image(mesh), lambda index, wish=wish: np.full(shape, wish, np.int32)[index]
+            )
             for wish in Wish
         }
 
@@ -105,3 +107,9 @@ class Wishes:
     def saved(self) -> None:
         """Start the time to the next SAVE; what was wished before this moment is forgotten."""
         self._saved, self._heard = time.monotonic(), None
+
+
+def _on_each_device(wish: Wish, mesh: Mesh) -> Int[Array, " devices"]:
+    """Return an array whose part on each device of this process is the wish; other processes give theirs."""
+    numbers = np.full(mesh.size, wish, np.int32)
+    return put_global(numbers.shape, split_by_image(mesh), lambda index: numbers[index])

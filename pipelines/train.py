@@ -1,137 +1,139 @@
 """The training job: one straight loop from a data directory to checkpoints and metrics."""
 
-import sys
 import time
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
-from pipelines import run_dir
+from pipelines import begin
+from pipelines.cluster import Cluster, joined
+from pipelines.memory import check_fits, out_of_memory_explained
+from pipelines.parameter_table import parameter_table
+from pipelines.pictures import Pictures
+from pipelines.profiler import Profiler
+from pipelines.program import compile_step
 from pipelines.progress import Progress
+from pipelines.record import Record
 from pipelines.results import TrainResult
-from pipelines.stop import stop_on_signal
+from pipelines.stop import Wish, Wishes, stop_on_signal
+from pipelines.watch import Watch, summary
+from vdm_lib.batches import Batches
 from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.config import Config
-from vdm_lib.data import Batches, load_split
-from vdm_lib.errors import CheckpointError, ConfigError, DivergedError
-from vdm_lib.evaluate import check_data
-from vdm_lib.metrics import MetricsWriter, mean_metrics
+from vdm_lib.feed import Feed, make_feed
+from vdm_lib.health import Health
+from vdm_lib.hosts import is_first
 from vdm_lib.model import count_params
-from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.sharding import make_mesh
 from vdm_lib.state import TrainState
-from vdm_lib.train import init_state, make_train_step
+from vdm_lib.storage import storage_errors
+from vdm_lib.train import abstract_state
 
 
-def run(config: Config, data: str, workdir: str, *, allow_other_data: bool = False) -> TrainResult:
+def run(
+    config: Config,
+    data: str,
+    workdir: str,
+    *,
+    allow_other_data: bool = False,
+    profile_steps: int = 0,
+    cluster: Cluster | None = None,
+) -> TrainResult:
     """Train to `config.train.steps`, going on from the newest checkpoint of the run directory.
 
-    SIGTERM or SIGINT saves the state after the step under way and returns with `stopped` set.
+    SIGTERM or SIGINT to any process saves the state after the same step on all and returns with `stopped` set.
 
     Args:
       config: the experiment.
       data: data directory, local or gs://.
-      workdir: run directory.
+      workdir: run directory, local or gs://; with several processes the same for all.
       allow_other_data: go on with other images than the run began with; its checkpoints then name both.
+      profile_steps: trace so many steps into `workdir`/profile.
+      cluster: which process of how many this is; None: whatever the machine says.
 
     Raises:
-      DataError: data that cannot be read or that the model is not for.
-      ConfigError: the run directory belongs to another config, or the batch does not divide over the devices.
-      CheckpointError: a checkpoint cannot be read or written, or is of other data.
-      DivergedError: bpd is no longer finite; the checkpoints before that stay.
+      DataError: data that cannot be read or that the model is not for; an object store that refuses.
+      ConfigError: the run directory belongs to another config or is beyond train.steps.
+      MachineError: the batch does not divide over the devices, too little memory, or processes that do not agree.
+      CheckpointError: a checkpoint cannot be read or written, or is of other data; a run directory in use.
+      DivergedError: bpd is not finite or far too large; the checkpoints before that stay.
     """
     started = time.monotonic()
-    split = load_split(data, "train")
-    check_data(config, split)
-    mesh = make_mesh()
-    train_step = make_train_step(config, mesh)
-    # The record and TensorBoard append to files, which object stores cannot: issue 4's work brings gs:// here.
-    if workdir.startswith("gs://"):
-        raise ConfigError("train writes its run directory on a local disk: give a local --workdir")
-    run_dir.check_config(workdir, config)
-
-    with run_dir.lock(workdir), Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        steps = checkpoints.steps()
-        before = checkpoints.metadata(steps[-1]) if steps else None
-        metadata = {"config": run_dir.configs.to_json(config)}
-        metadata |= run_dir.data_metadata(data, before, allow_other=allow_other_data)
-        if steps and steps[-1] > config.train.steps:
-            raise ConfigError(f"{workdir} is at step {steps[-1]}, beyond train.steps={config.train.steps}")
-        directory = Path(run_dir.open_run(workdir, config))
-        state = _newest_state(checkpoints, config, mesh)
-        num_params = count_params(state.params)
-        first = int(state.step)
-        batches = Batches(len(split.images), config.train.batch_size, config.train.seed)
-        last_row: dict[str, float] = {}
-        pending: list[dict[str, Any]] = []
-        interval_started = time.monotonic()
-        with (
-            stop_on_signal() as stop,
-            MetricsWriter(directory, from_step=first) as writer,
-            Progress(f"train {config.name}", total=config.train.steps, unit="step", done=first) as progress,
-        ):
-            if first < config.train.steps:
-                progress.say(f"{num_params:,} parameters; the first step compiles, which can take minutes")
-            for step in range(first, config.train.steps):
-                state, metrics = train_step(state, split.images[batches.indices_at(step)])
-                pending.append(metrics)
-                done = step + 1
-                progress.advance()
-                last = done == config.train.steps or stop.requested
-                saving = done % config.train.checkpoint_every == 0 or last
-                if done % config.train.log_every == 0 or saving:
-                    rows = [{key: float(value) for key, value in row.items()} for row in jax.device_get(pending)]
-                    _stop_if_diverged(rows, done, directory)
-                    seconds = time.monotonic() - interval_started
-                    last_row = mean_metrics(rows) | {"steps_per_s": len(rows) / seconds}
-                    writer.write(done, last_row)
-                    progress.report(f"training bpd {last_row['bpd']:.3f}", f"{last_row['steps_per_s']:.3g} steps/s")
-                    pending = []
-                    if saving:
-                        checkpoints.save(state, metadata)
-                    interval_started = time.monotonic()
-                if last:
-                    break
-        checkpoints.wait()
+    with joined(cluster or Cluster()), stop_on_signal() as stop, storage_errors(workdir):
+        mesh = make_mesh()
+        split = begin.load(config, data, workdir, mesh)
+        with begin.hold(workdir, config) as checkpoints, out_of_memory_explained(config, mesh):
+            metadata = begin.open_run(workdir, config, data, checkpoints, mesh, allow_other_data=allow_other_data)
+            state = begin.newest_state(checkpoints, config, mesh)
+            batches = Batches(len(split.images), config.train.batch_size, config.train.seed)
+            feed = make_feed(split.images, batches, mesh, config.train.data_place)
+            wishes = Wishes(mesh, stop, 60.0 * config.train.checkpoint_minutes)
+            # From here on the images are the feed's: on the devices, or still here.
+            del split
+            step, row = _loop(config, workdir, state, feed, checkpoints, metadata, wishes, mesh, profile_steps)
     return TrainResult(
         workdir=workdir,
-        step=int(state.step),
-        stopped=stop.requested and int(state.step) < config.train.steps,
-        bpd=last_row.get("bpd"),
-        num_params=num_params,
-        steps_per_s=last_row.get("steps_per_s"),
+        step=step,
+        stopped=stop.requested and step < config.train.steps,
+        bpd=row.get("bpd"),
+        num_params=count_params(abstract_state(config, mesh).params),
+        steps_per_s=row.get("steps_per_s"),
         seconds=time.monotonic() - started,
     )
 
 
-def _newest_state(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> TrainState:
-    """Return the state of the newest checkpoint that is whole, or that before the first update if there is none.
-
-    Raises:
-      CheckpointError: there are checkpoints, but none can be read.
-    """
-    steps = checkpoints.steps()
-    abstract = jax.eval_shape(lambda: init_state(config, mesh))
-    for step in reversed(steps):
-        try:
-            return checkpoints.restore(step, abstract, replicated(mesh))
-        except CheckpointError as error:
-            if step == steps[0]:
-                raise
-            place = checkpoints.set_aside(step)
-            tqdm.write(f"{error}. It was moved to {place}; going on from the one before", file=sys.stderr)
-    return init_state(config, mesh)
-
-
-def _stop_if_diverged(rows: list[dict[str, float]], done: int, directory: Path) -> None:
-    """Raise DivergedError naming the first step of the interval, ending at `done`, that is not finite."""
-    for step, row in enumerate(rows, start=done - len(rows) + 1):
-        if not all(np.isfinite(value) for value in row.values()):
-            wrong = next(key for key, value in row.items() if not np.isfinite(value))
-            raise DivergedError(
-                f"step {step}: {wrong} is {row[wrong]}; checkpoints written before it are kept in "
-                f"{directory / 'checkpoints'}. Lower optim.learning_rate or set optim.gradient_clip_norm=1"
-            )
+def _loop(
+    config: Config,
+    workdir: str,
+    state: TrainState,
+    feed: Feed,
+    checkpoints: Checkpoints,
+    metadata: dict[str, Any],
+    wishes: Wishes,
+    mesh: Mesh,
+    profile_steps: int,
+) -> tuple[int, dict[str, float]]:
+    """Train from a state to the last step or a stop, and return the step and the last row of the record."""
+    train, first = config.train, int(state.step)
+    row: dict[str, float] = {}
+    if first == train.steps:
+        return first, row
+    with (
+        Progress(f"train {config.name}", total=train.steps, unit="step", done=first, silent=not is_first()) as progress,
+        Record(workdir, from_step=first) as record,
+        Profiler(workdir, profile_steps, first) as profiler,
+        closing(feed),
+    ):
+        progress.say(*parameter_table(state.params), "compiling the training step, which can take minutes")
+        program = compile_step(config, mesh, feed, wishes.array())
+        check_fits(program, config, mesh)
+        progress.say(program.cost())
+        health = Health(train.on_nan, train.max_skipped_steps, record.skipped)
+        watch = Watch(config, mesh, program.flops, health, first)
+        pictures = Pictures(config, mesh)
+        progress.begin()
+        for step in range(first, train.steps):
+            profiler.before(step)
+            state, metrics, heard = program.step(state, feed.inputs(step), wishes.array())
+            watch.add(metrics)
+            profiler.after(step, metrics)
+            wish = wishes.granted(heard)
+            done = step + 1
+            last = done == train.steps or wish is Wish.STOP
+            saving = last or wish is Wish.SAVE or done % train.checkpoint_every == 0
+            progress.advance()
+            if saving or done % train.log_every == 0:
+                row = watch.row()
+                record.write(done, row)
+                progress.report(*summary(row))
+            if saving:
+                checkpoints.save(state, metadata)
+                wishes.saved()
+                if train.sample_images and wish is not Wish.STOP:
+                    record.show(done, pictures.draw(state))
+                watch.restart_clock()
+            if last:
+                break
+        checkpoints.wait()
+    return int(state.step), row

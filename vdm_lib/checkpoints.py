@@ -1,6 +1,8 @@
-"""Checkpoints with orbax: asynchronous, atomic, rotated; config and data fingerprints lie beside the arrays."""
+"""Checkpoints with orbax: asynchronous, atomic, rotated; what they were made of and with lies beside the arrays."""
 
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,28 +11,67 @@ from etils import epath
 from jax.sharding import Sharding
 
 from vdm_lib.checksums import leaf_checksums
-from vdm_lib.errors import CheckpointError
+from vdm_lib.errors import CheckpointError, NewerCheckpointError
+from vdm_lib.hosts import first_says, is_first, together
 from vdm_lib.state import TrainState
 
+FORM = 1
+"""Version of the stored form. A program reads all forms up to its own."""
 _REMEDY = "choose another step or remove its directory"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """Which checkpoints stay when a new one is written.
+
+    Attributes:
+        newest: that many of the newest.
+        every: those whose step is a multiple of this; None for none.
+        best: returns the step to keep for its bpd, None for none; asked before each write, on the first process.
+    """
+
+    newest: int
+    every: int | None = None
+    best: Callable[[], int | None] = lambda: None
+
+
+class _Policy:
+    """What `Keep` says, as orbax asks for it."""
+
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
+        self.best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        newest = set(sorted(steps)[-self._keep.newest :])
+        every = self._keep.every
+        return [step in newest or step == self.best or (every is not None and step % every == 0) for step in steps]
+
+    def ask(self) -> None:
+        """Learn the best step, the same on all processes."""
+        best = self._keep.best() if is_first() else None
+        answer = first_says(-1 if best is None else best)
+        self.best = None if answer < 0 else answer
 
 
 class Checkpoints:
     """The checkpoints of one run directory; use as a context manager, which waits for writes under way."""
 
-    def __init__(self, workdir: str, *, keep: int | None = None, sparing: bool = False) -> None:
+    def __init__(self, workdir: str, *, keep: Keep | None = None, sparing: bool = False) -> None:
         """Open `workdir`/checkpoints.
 
         Args:
           workdir: run directory.
-          keep: how many of the newest are kept; None keeps all and makes no directory.
+          keep: which are kept; None keeps all and makes no directory.
           sparing: write with little memory beside the state itself: a few arrays at a time, each to a file of its
             own, uncompressed. Slower; read like any other.
         """
         self._directory = epath.Path(workdir).resolve() / "checkpoints"
+        self._policy = None if keep is None else _Policy(keep)
         self._manager = ocp.CheckpointManager(
             self._directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None),
+            options=ocp.CheckpointManagerOptions(preservation_policy=self._policy, create=keep is not None),
             item_handlers={
                 "state": _sparing_handler() if sparing else ocp.PyTreeCheckpointHandler(),
                 "metadata": ocp.JsonCheckpointHandler(),
@@ -56,9 +97,11 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state))))
+        together(lambda: self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(_plain(state)))))
+        if self._policy is not None:
+            self._policy.ask()
         arrays = ocp.args.PyTreeSave(_plain(state))
-        record = ocp.args.JsonSave({**metadata, "checksums": _checksums(state)})
+        record = ocp.args.JsonSave({**metadata, "form": FORM, "checksums": _checksums(state)})
         try:
             self._manager.save(step, args=ocp.args.Composite(state=arrays, metadata=record))
         except (OSError, ValueError) as error:
@@ -89,25 +132,33 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot write a checkpoint in {self._directory}: {_one_line(error)}") from error
 
-    def restore(self, step: int, abstract: TrainState, sharding: Sharding) -> TrainState:
-        """Return the state of a step on the devices of `sharding`; `abstract` gives its shapes.
+    def restore(self, step: int, abstract: TrainState, sharding: Sharding | None = None) -> TrainState:
+        """Return the state of a step; `abstract` gives its shapes, and its shardings if `sharding` does not.
 
         Raises:
+          NewerCheckpointError: written by a newer version of this project.
           CheckpointError: missing, damaged, or of another architecture.
         """
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _plain(abstract))
+        self.metadata(step)
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), _plain(abstract)
+        )
         arguments = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
         state = TrainState(**self._restore(step, state=arguments)["state"])
         self._check(step, state)
         return state
 
     def set_aside(self, step: int) -> epath.Path:
-        """Move a checkpoint out of the way and return where it is now."""
+        """Move a checkpoint out of the way, on all processes together, and return where it is now."""
         place = self._directory.parent / "checkpoints-damaged" / str(step)
-        place.parent.mkdir(exist_ok=True)
-        if place.exists():
-            place.rmtree()
-        (self._directory / str(step)).rename(place)
+
+        def move() -> None:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                place.rmtree()
+            (self._directory / str(step)).rename(place)
+
+        together(lambda: move() if is_first() else None)
         self._manager.reload()
         return place
 
@@ -115,9 +166,15 @@ class Checkpoints:
         """Return what was saved beside the arrays.
 
         Raises:
+          NewerCheckpointError: written by a newer version of this project.
           CheckpointError: no such checkpoint, or a damaged one.
         """
         metadata = self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
+        if isinstance(metadata, dict) and metadata.get("form", FORM) > FORM:
+            raise NewerCheckpointError(
+                f"checkpoint {step} of {self._directory} has form {metadata['form']}, this version of vdm-pipeline "
+                f"reads forms up to {FORM}: install the version that wrote it, see provenance.json, or a newer one"
+            )
         if not isinstance(metadata, dict) or not isinstance(metadata.get("data_fingerprints"), dict):
             raise CheckpointError(f"the metadata of checkpoint {step} of {self._directory} is damaged: {_REMEDY}")
         return metadata

@@ -13,10 +13,10 @@ def leaf_checksums(tree: Any) -> list[UInt32[Array, ""]]:
     """Return one number per leaf: the sum of its 32-bit words times odd weights, modulo 2^32.
 
     An odd weight is invertible, so no change of a single word goes unseen. Integer sums do not depend on their
-    order: the result is the same on any number of devices.
+    order: the result is the same on any number of devices and processes, and whole on each.
 
     Args:
-      tree: arrays of 32-bit types.
+      tree: arrays of 32-bit types, of jax or NumPy.
     """
     return [_checksum(leaf) for leaf in jax.tree.leaves(tree)]
 

@@ -21,6 +21,10 @@ class CheckpointError(VdmError):
     """A checkpoint or run directory that is missing, damaged or of another run."""
 
 
+class NewerCheckpointError(CheckpointError):
+    """A checkpoint that is whole, but in a form that only a newer version of this project reads."""
+
+
 class DivergedError(VdmError):
     """Training or evaluation met a value that is not finite."""
 

@@ -5,7 +5,6 @@ that step and gives the batch, split over the devices. All feeds give the same b
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,22 +21,6 @@ from vdm_lib.types import Images
 _SMALL_BYTES = 512 * 2**20
 _REPLICATED_SHARE, _SHARDED_SHARE = 1 / 16, 1 / 4
 _BATCHES_AHEAD = 2
-
-
-class Feed(Protocol):
-    """Where the images of each step come from."""
-
-    def inputs(self, step: int) -> Any:
-        """Return what the compiled step takes for a step, counted from 0: arrays over all processes."""
-        ...
-
-    def images(self, inputs: Any) -> Images:
-        """Return the batch, split over the devices; called inside jit."""
-        ...
-
-    def close(self) -> None:
-        """Let go of threads."""
-        ...
 
 
 class ResidentImages:
@@ -116,6 +99,9 @@ class PrefetchedImages:
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
+
+
+Feed = ResidentImages | PrefetchedImages
 
 
 def make_feed(images: UInt8[np.ndarray, "n h w c"], batches: Batches, mesh: Mesh, place: DataPlace) -> Feed:

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError
 from vdm_lib.sharding import make_mesh, replicated
-from vdm_lib.train import init_state
+from vdm_lib.train import abstract_state
 from vdm_lib.types import Params
 
 
@@ -44,7 +42,6 @@ def restore_ema(workdir: str, config: Config, step: int | None = None, *, raw: b
     step = newest_step(workdir) if step is None else step
     mesh = make_mesh()
     with Checkpoints(workdir) as checkpoints:
-        abstract = jax.eval_shape(lambda: init_state(config, mesh))
         metadata = checkpoints.metadata(step)
-        state = checkpoints.restore(step, abstract, replicated(mesh))
+        state = checkpoints.restore(step, abstract_state(config, mesh), replicated(mesh))
     return Restored(step=step, params=state.params if raw else state.ema_params, metadata=metadata)

@@ -137,7 +137,9 @@ class ScoreUNet(nn.Module):
         keys = None if dropout_keys is None else _keys_per_block(dropout_keys, 2 * self.n_layer + 3)
         up_from = self.n_layer + 2
 
-        def level(direction: str, i: int, h: Float[Array, "b h w i"], key: KeyPerImage | None) -> Float[Array, "b h w o"]:
+        def level(
+            direction: str, i: int, h: Float[Array, "b h w i"], key: KeyPerImage | None
+        ) -> Float[Array, "b h w o"]:
             h = self._block(f"{direction}.block_{i}")(h, cond, key)
             return self._attention(f"{direction}.attn_{i}")(h) if self.with_attention else h
 

@@ -1,0 +1,96 @@
+"""The compiled training step: made once, ahead of time, with what it costs."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from pipelines.plan_work import count_work
+from vdm_lib.config import Config
+from vdm_lib.feed import Feed
+from vdm_lib.sharding import replicated
+from vdm_lib.state import TrainState
+from vdm_lib.train import Metrics, abstract_state, train_step
+
+Step = Callable[[TrainState, Any, Int[Array, " devices"]], tuple[TrainState, Metrics, Int[Array, ""]]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled step and its cost.
+
+    Attributes:
+        step: (state, inputs of the feed, wish of each device) -> (state, metrics, largest wish).
+        compile_seconds: wall time of tracing and compiling.
+        peak_bytes: memory that a step needs on each device, the state and resident images included.
+        state_bytes: the share of that which the state takes.
+        flops: multiplications and additions of the products and convolutions of a step, over all devices, without
+            what model.remat repeats.
+    """
+
+    step: Step
+    compile_seconds: float
+    peak_bytes: int
+    state_bytes: int
+    flops: float
+
+    def cost(self) -> str:
+        """Return one line for people."""
+        return (
+            f"compiled in {self.compile_seconds:.1f} s; a step needs {self.peak_bytes / 1e6:,.0f} MB on each device, "
+            f"the state {self.state_bytes / 1e6:,.0f} MB of it, and {self.flops / 1e9:,.4g} GFLOP"
+        )
+
+
+def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " devices"]) -> Program:
+    """Compile the step for the shapes and shardings at hand; it is never compiled again.
+
+    Raises:
+      MachineError: the devices cannot share the batch evenly.
+    """
+    started = time.monotonic()
+    plain = train_step(config, mesh)
+
+    def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
+        state, metrics = plain(state, feed.images(inputs))
+        return state, metrics, jnp.max(wishes)
+
+    state, inputs = abstract_state(config, mesh), feed.inputs(0)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    whole = replicated(mesh)
+    jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
+    compiled = jitted.lower(state, inputs, wishes).compile()
+    seconds = time.monotonic() - started
+    if config.model.remat:
+        without = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
+        images = jax.eval_shape(feed.images, inputs)
+        flops = count_work(train_step(without, mesh), state, images).flops
+    else:
+        # Traced already: jit keeps the trace.
+        flops = count_work(jitted, state, inputs, wishes).flops
+    memory = compiled.memory_analysis()
+    # Inputs and outputs count once where they share buffers.
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
+    state_bytes = sum(
+        leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state)
+    )
+    return Program(compiled, seconds, peak, state_bytes, flops)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

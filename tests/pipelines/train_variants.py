@@ -1,0 +1,53 @@
+"""`python -m tests.pipelines.train_variants OUT.json`: three steps of each variant for the number of devices here."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import configs
+from pipelines.program import compile_step
+from pipelines.stop import StopRequest, Wishes
+from vdm_lib.batches import Batches
+from vdm_lib.feed import make_feed
+from vdm_lib.sharding import make_mesh
+from vdm_lib.train import init_state
+
+# Full rate from the second update on, every kind of randomness, gradients that reach every leaf at the third.
+BASE = {"optim.warmup_steps": 1, "data.augmentation": "flip_rotate", "train.data_place": "replicated"}
+MICROBATCHES, ZERO = {"train.microbatches": 2}, {"train.shard": "zero"}
+VARIANTS = {
+    1: {
+        "plain": {},
+        "microbatches": MICROBATCHES,
+        "remat and scan": {"model.remat": True, "model.scan_layers": "on"},
+        "bfloat16": {"train.compute_dtype": "bfloat16"},
+    },
+    2: {"sharded": {"train.data_place": "sharded"}},
+    4: {"zero host": ZERO | {"train.data_place": "host"}},
+    8: {"zero sharded microbatches": ZERO | MICROBATCHES | {"train.data_place": "sharded"}},
+}
+
+
+def rows(changes: dict[str, object]) -> list[dict[str, float]]:
+    """Return the metrics of three steps."""
+    config, mesh = configs.load("debug", BASE | changes), make_mesh()
+    # A number of images that no number of devices divides.
+    images = np.random.default_rng(0).integers(0, 17, (101, 8, 8, 1)).astype(np.uint8)
+    feed = make_feed(images, Batches(len(images), config.train.batch_size, 1), mesh, config.train.data_place)
+    wishes = Wishes(mesh, StopRequest(), 1e9)
+    program, state, found = compile_step(config, mesh, feed, wishes.array()), init_state(config, mesh), []
+    for step in range(3):
+        state, metrics, _ = program.step(state, feed.inputs(step), wishes.array())
+        found.append({key: float(value) for key, value in metrics.items()})
+    feed.close()
+    return found
+
+
+if __name__ == "__main__":
+    here = VARIANTS[jax.device_count()]
+    Path(sys.argv[1]).write_text(
+        json.dumps({f"{jax.device_count()} {name}": rows(changes) for name, changes in here.items()})
+    )
