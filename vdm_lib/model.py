@@ -152,7 +152,7 @@ class VDM:
         conditioning: Conditioning,
         t: PerImage,
         eps: Latents,
-        dropout_key: Key | None = None,
+        dropout_key: Key | KeyPerImage | None = None,
     ) -> PerImage:
         """Return the diffusion loss in nats per image at times t, an unbiased estimate for uniform t.
 
