@@ -5,7 +5,6 @@ import io
 import json
 import os
 import pickle
-import tarfile
 
 import numpy as np
 import pytest
@@ -29,41 +28,8 @@ def png(pixels, mode=None, **settings):
     return data.getvalue()
 
 
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory):
-    """Lay out the same made-up CIFAR-10 as both versions, unpacked and packed; return the four places.
-
-    Its files hold 100 images each: at the official size packing alone takes 15 s.
-    """
-    root = tmp_path_factory.mktemp("cifar10")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cifar10, "_IMAGES_PER_FILE", 100)
-        yield _lay_out(root)
-
-
-def _lay_out(root):
-    folders = {"binary": root / "cifar-10-batches-bin", "python": root / "cifar-10-batches-py"}
-    for folder in folders.values():
-        folder.mkdir()
-    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    pixels = RANDOM.integers(0, 256, (100, 3072), np.uint8)
-    for number, name in enumerate(names):
-        rows = np.roll(pixels, number, axis=0)
-        labels = (np.arange(100) + number) % 10
-        binary = np.concatenate([labels[:, None].astype(np.uint8), rows], axis=1)
-        (folders["binary"] / f"{name}.bin").write_bytes(binary.tobytes())
-        batch = {b"data": rows, b"labels": labels.tolist(), b"batch_label": b"made up"}
-        (folders["python"] / name).write_bytes(pickle.dumps(batch, protocol=2))
-    archives = {}
-    for version, folder in folders.items():
-        archives[version] = root / f"{version}.tar.gz"
-        with tarfile.open(archives[version], "w:gz", compresslevel=1) as archive:
-            archive.add(folder, folder.name)
-    return folders, archives
-
-
-def test_all_versions_give_the_same_records(versions, monkeypatch):
-    folders, archives = versions
+def test_all_versions_give_the_same_records(cifar10_versions, small_cifar10, monkeypatch):
+    folders, archives = cifar10_versions
     known = {hashlib.md5(path.read_bytes()).hexdigest(): version for version, path in archives.items()}
     monkeypatch.setattr(cifar10, "ARCHIVES", known)
     read = []
@@ -75,11 +41,30 @@ def test_all_versions_give_the_same_records(versions, monkeypatch):
     assert read.count(read[0]) == 4
 
 
-def test_an_archive_with_another_md5_is_refused(versions):
+def test_an_archive_with_another_md5_is_refused(cifar10_versions):
     with pytest.raises(DataError, match=r"binary\.tar\.gz has MD5 [0-9a-f]{32}, the official archives have c32a1d"):
-        open_source("cifar10", os.fspath(versions[1]["binary"]))
+        open_source("cifar10", os.fspath(cifar10_versions[1]["binary"]))
     with pytest.raises(DataError, match=r"nowhere\.tar\.gz does not exist"):
         open_source("cifar10", "nowhere.tar.gz")
+
+
+def test_the_md5_of_the_official_archives():
+    # As <https://www.cs.toronto.edu/~kriz/cifar.html> gives them.
+    assert cifar10.ARCHIVES == {
+        "c32a1d4ab5d03f1284b67883e8d87530": "binary",
+        "c58f30108f718f92721af3b95e74349a": "python",
+    }
+
+
+def test_a_damaged_archive_whose_md5_is_known(cifar10_versions, monkeypatch, tmp_path):
+    data = cifar10_versions[1]["binary"].read_bytes()
+    for name, damaged in {"short": data[: len(data) // 2], "other": cifar10_versions[1]["python"].read_bytes()}.items():
+        path = tmp_path / f"{name}.tar.gz"
+        path.write_bytes(damaged)
+        monkeypatch.setattr(cifar10, "ARCHIVES", {hashlib.md5(damaged).hexdigest(): "binary"})
+        source = open_source("cifar10", os.fspath(path))
+        with pytest.raises(DataError, match=r"(cannot be read .*|has no data_batch_1\.bin): download it again"):
+            next(source.read("train", 0, 1))
 
 
 def test_a_pickle_that_would_run_a_program_is_refused():
