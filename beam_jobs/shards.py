@@ -151,8 +151,10 @@ def write_shard(plan: Plan, task: Task) -> WrittenShard:
                     samples.append(record)
         tally.flush()
         info = ShardInfo(name, len(tally.indices), num_bytes, checksum.hexdigest())
-    except (DataError, OSError) as error:
+    except DataError as error:
         problem = Problem(split, task.start, str(error))
+    except OSError as error:
+        problem = Problem(split, task.start, f"shard {name}: {error}")
     return WrittenShard(
         task=task,
         info=info,

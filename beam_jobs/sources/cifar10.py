@@ -35,7 +35,7 @@ def _load_python_batch(folder: str, archive: str, name: str) -> tuple[np.ndarray
     values = unpickle(data, name)
     pixels, labels = values.get("data"), values.get("labels")
     wrong = not isinstance(pixels, np.ndarray) or pixels.shape != (_IMAGES_PER_FILE, _RECORD_BYTES - 1)
-    if wrong or len(labels or ()) != _IMAGES_PER_FILE:
+    if wrong or len(labels or ()) != _IMAGES_PER_FILE or not all(isinstance(label, int) for label in labels):
         raise DataError(f"{name} does not hold 10,000 images of 32x32x3 and their labels: download it again")
     return pixels, np.array(labels, np.int64)  # type: ignore[return-value]
 

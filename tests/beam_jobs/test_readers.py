@@ -7,6 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from beam_jobs.prepare import prepare
+from beam_jobs.sources import cifar10, open_source
+from tests.beam_jobs.conftest import IMAGES_PER_FILE
 from vdm_lib.data import load_split
 
 READ = """
@@ -14,8 +17,9 @@ import json, sys
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from beam_jobs.sources import open_source
 
-folder = sys.argv[1]
+folder, cifar10 = sys.argv[1:]
 builder = tfds.builder_from_directory(folder)
 read = {}
 for split in ("train", "test"):
@@ -35,15 +39,38 @@ batches = tf.data.TFRecordDataset(files).batch(100).map(lambda batch: tf.io.pars
 pixels = [tf.io.decode_raw(batch["image"], tf.uint8).numpy().tolist() for batch in batches]
 read["pixels"] = [row for batch in pixels for row in batch]
 read["names"] = builder.info.features["label"].names
+source = open_source("cifar10", cifar10)
+records = [*source.read("train", 0, 4), *source.read("train", 4, 60), *source.read("test", 29, 31)]
+read["source"] = [(record.index, record.label, record.image.tobytes().hex()) for record in records]
 print(json.dumps(read))
 """
 
 
 @pytest.fixture(scope="module")
-def read(digits_dir):
-    done = subprocess.run([sys.executable, "-c", READ, digits_dir], capture_output=True, text=True, check=False)
+def cifar10_dir(cifar10_versions, tmp_path_factory):
+    """What TFDS prepared, or could have: 60 images of each split in three files."""
+    out = tmp_path_factory.mktemp("tfds") / "data"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cifar10, "_IMAGES_PER_FILE", IMAGES_PER_FILE)
+        prepare(open_source("cifar10", str(cifar10_versions[0]["binary"])), out, num_shards=3, limit=60)
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def read(digits_dir, cifar10_dir):
+    """Load TensorFlow in one process for all tests, and return what it has read."""
+    command = [sys.executable, "-c", READ, digits_dir, cifar10_dir]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_a_prepared_tfds_directory_is_a_source(read, cifar10_dir):
+    ours = {split: load_split(cifar10_dir, split) for split in ("train", "test")}
+    expected = [("train", index) for index in range(60)] + [("test", 29), ("test", 30)]
+    assert read["source"] == [
+        [index, int(ours[split].labels[index]), ours[split].images[index].tobytes().hex()] for split, index in expected
+    ]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
