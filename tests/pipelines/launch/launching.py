@@ -34,7 +34,7 @@ def later(condition: Callable[[], object], action: Callable[[], object]) -> thre
     """Do something in a thread as soon as a condition holds."""
 
     def wait() -> None:
-        wait_for(condition, "what the test waits for", 120.0)
+        wait_for(condition, "what the test waits for", 600.0)
         action()
 
     thread = threading.Thread(target=wait)
