@@ -141,7 +141,7 @@ def remedies(config: Config, accelerator: Accelerator) -> Iterator[dict[str, Any
     ]
     for parts in divisors:
         yield base | {"train.microbatches": parts}
-    if getattr(config.train, "compute_dtype", "") == "float32":
+    if config.train.compute_dtype == "float32":
         parts = {"train.microbatches": divisors[-1]} if divisors else {}
         yield base | parts | {"train.compute_dtype": "bfloat16"}
 
