@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.figures import Figure
 
-NAMES = ("startup", "data", "train")
+NAMES = ("startup", "data", "train", "evaluate")
 
 
 def row(figure: Figure) -> str:

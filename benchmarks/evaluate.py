@@ -1,0 +1,111 @@
+"""The real `cifar10` model at batch 32: how near the network is to the machine's limit, and what comes beside it."""
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import configs
+from benchmarks.figures import Figure, matmul_peak_flops, of_repetitions, seconds
+from pipelines import run_dir
+from vdm_lib import time_density
+from vdm_lib.bound import DiffusionLoss, make_bound
+from vdm_lib.closed_forms import per_image, prior_table, recon_table
+from vdm_lib.config import EvalConfig
+from vdm_lib.data import Split, load_split
+from vdm_lib.evaluate import measure, stacked_positions
+from vdm_lib.model import VDM
+from vdm_lib.monte_carlo import spread
+from vdm_lib.passes import Runner
+from vdm_lib.restore import restore_ema
+from vdm_lib.sharding import make_mesh
+
+BATCH = 32
+TEST_IMAGES = 10_000
+DEMO = Path("demo")
+SEEDS = 5
+
+
+@dataclass(frozen=True)
+class _WithoutNetwork(VDM):
+    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None):
+        return z_t
+
+
+def figures() -> list[Figure]:
+    """Return the share of the matmul peak, the share of everything else, and the gain of the demo's times."""
+    return [*_network(), *_gain()]
+
+
+def _network() -> list[Figure]:
+    config = configs.load("cifar10")
+    model = VDM.from_config(config)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32)), shapes)
+    images = rng.integers(0, 256, (BATCH, *config.data.image_shape), np.uint8)
+    split = Split("test", images, np.zeros(BATCH, np.int64), 256, "0" * 64)
+    runner = Runner(params, split, make_mesh(), BATCH)
+    times, key = time_density.positions(0, 0, BATCH).astype(np.float32), jax.random.key(0)
+    lowered = jax.jit(model.eps_hat).lower(
+        params, jnp.zeros(images.shape), jnp.zeros(BATCH), jnp.zeros(BATCH, jnp.int32)
+    )
+    flops = lowered.cost_analysis()["flops"]
+
+    def work(each: VDM) -> list[float]:
+        runner(DiffusionLoss(each), times, key)
+        return seconds(lambda: runner(DiffusionLoss(each), times, key), 5)
+
+    whole = work(model)
+    # In turns with the network, as the machine's own speed moves.
+    peak = matmul_peak_flops()
+    beside = work(_WithoutNetwork(data=config.data, model=config.model))
+    started = time.perf_counter()
+    many = np.resize(images, (TEST_IMAGES, *config.data.image_shape))
+    for table in (recon_table(-13.3, 256), prior_table(5.0, 256)):
+        per_image(table, many)
+    exact = time.perf_counter() - started
+    pass_s = statistics.median(whole) * TEST_IMAGES / BATCH
+    return [
+        of_repetitions(
+            "evaluation, cifar10, batch 32: FLOP/s of the network over the matmul peak",
+            [100 * flops / each / peak for each in whole],
+            "% of peak",
+            "70 % or more",
+        ),
+        Figure(name="the same", value=BATCH / statistics.median(whole), unit="images/s"),
+        Figure(
+            name="its noise, schedule, encoding and input",
+            value=100 * statistics.median(beside) / statistics.median(whole),
+            unit="% of the time",
+            bar="under 3 %",
+        ),
+        Figure(name="the exact parts of 10,000 images", value=100 * exact / pass_s, unit="% of one pass"),
+    ]
+
+
+def _gain() -> list[Figure]:
+    """Return how many times fewer network calls fitted times need than uniform ones, on the demo's model."""
+    if not (DEMO / "run" / "checkpoints").exists():
+        return []
+    config = run_dir.read_config(str(DEMO / "run"))
+    restored = restore_ema(str(DEMO / "run"), config)
+    split = load_split(str(DEMO / "data"), "test")
+    runner = Runner(restored.params, split, make_mesh(), len(split.images))
+    model, factors = VDM.from_config(config), []
+    for seed in range(SEEDS):
+        evaluation = replace(EvalConfig(passes=16), seed=seed)
+        costs = []
+        for how in ("uniform", "importance"):
+            bound = make_bound(model, runner, seed, how)
+            measured = measure(bound, evaluation, "test")
+            stderr = spread(measured.estimates + bound.exact, stacked_positions(bound, 16)).monte_carlo_stderr
+            costs.append(stderr**2 * (measured.estimates.size + bound.pilot_calls))
+        factors.append(costs[0] / costs[1])
+    return [
+        of_repetitions("network calls, uniform times over fitted ones, the demo's model", factors, "x", "4 aimed at")
+    ]
