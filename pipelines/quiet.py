@@ -11,6 +11,8 @@ def keep_quiet() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # That there are no credentials here is said when a bucket refuses, not when one is public.
+    logging.getLogger("google.auth").setLevel(logging.ERROR)
     before = sys.unraisablehook
 
     def report(unraisable: Any) -> None:

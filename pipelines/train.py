@@ -75,7 +75,7 @@ def run(
     return TrainResult(
         workdir=workdir,
         step=step,
-        stopped=stop.requested and step < config.train.steps,
+        stopped=step < config.train.steps,
         bpd=row.get("bpd"),
         num_params=count_params(abstract_state(config, mesh).params),
         steps_per_s=row.get("steps_per_s"),

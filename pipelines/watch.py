@@ -79,6 +79,7 @@ class Watch:
         if self._config.train.on_nan == "skip":
             row["skipped_steps"] = self._health.skipped - skipped_before
         self._done += len(rows)
+        self.restart_clock()
         self._pending = []
         return row | {
             "steps_per_s": steps_per_s,

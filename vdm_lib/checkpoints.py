@@ -67,7 +67,9 @@ class Checkpoints:
           sparing: write with little memory beside the state itself: a few arrays at a time, each to a file of its
             own, uncompressed. Slower; read like any other.
         """
-        self._directory = epath.Path(workdir).resolve() / "checkpoints"
+        # Orbax wants absolute paths; `resolve` would take gs:// for a local one.
+        place = epath.Path(workdir) if workdir.startswith("gs://") else epath.Path(workdir).resolve()
+        self._directory = place / "checkpoints"
         self._policy = None if keep is None else _Policy(keep)
         self._manager = ocp.CheckpointManager(
             self._directory,
@@ -156,7 +158,7 @@ class Checkpoints:
             place.parent.mkdir(parents=True, exist_ok=True)
             if place.exists():
                 place.rmtree()
-            (self._directory / str(step)).rename(place)
+            _move(self._directory / str(step), place)
 
         together(lambda: move() if is_first() else None)
         self._manager.reload()
@@ -208,6 +210,16 @@ def _sparing_handler() -> ocp.PyTreeCheckpointHandler:
     return ocp.PyTreeCheckpointHandler(save_concurrent_gb=limit, use_ocdbt=False, use_compression=False)
 
 
+def _move(source: epath.Path, target: epath.Path) -> None:
+    """Move a directory; an object store has none, so there its objects are copied one by one."""
+    if str(source).startswith("gs://"):
+        import fsspec
+
+        fsspec.filesystem("gs").mv(str(source), str(target), recursive=True)
+    else:
+        source.rename(target)
+
+
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split("See full TensorStore details")[0].split())
     return text if len(text) <= 200 else f"{text[:200]}..."
@@ -217,7 +229,7 @@ def _checksums(state: TrainState) -> dict[str, int]:
     """Return path -> checksum of every array of a state."""
     tree = _plain(state)
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(tree)]
-    return dict(zip(paths, map(int, jax.device_get(leaf_checksums(tree))), strict=True))
+    return dict(zip(paths, leaf_checksums(tree), strict=True))
 
 
 def _plain(state: TrainState) -> dict[str, Any]:

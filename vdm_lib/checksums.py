@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 
-def leaf_checksums(tree: Any) -> list[UInt32[Array, ""]]:
+def leaf_checksums(tree: Any) -> list[int]:
     """Return one number per leaf: the sum of its 32-bit words times odd weights, modulo 2^32.
 
     An odd weight is invertible, so no change of a single word goes unseen. Integer sums do not depend on their
@@ -18,7 +18,8 @@ def leaf_checksums(tree: Any) -> list[UInt32[Array, ""]]:
     Args:
       tree: arrays of 32-bit types, of jax or NumPy.
     """
-    return [_checksum(leaf) for leaf in jax.tree.leaves(tree)]
+    # One after the other: programs that sum over processes must not overtake each other.
+    return [int(_checksum(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
 def params_digest(params: Any) -> str:

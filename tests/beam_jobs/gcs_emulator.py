@@ -193,7 +193,10 @@ class Handler(BaseHTTPRequestHandler):
             head, data = [part.split(b"\n\n" if b"\r\n\r\n" not in part else b"\r\n\r\n", 1)[1]
                           for part in content.split(b"--" + boundary)[1:3]]  # fmt: skip
             data = data[:-2] if data.endswith(b"\r\n") else data[:-1]
-            return _json(store.put(bucket, json.loads(head).get("name") or query["name"], data))
+            name = json.loads(head).get("name") or query["name"]
+            if query.get("ifGenerationMatch") == "0" and name in store.objects[bucket]:
+                return _error(412)
+            return _json(store.put(bucket, name, data))
         if "upload_id" not in query:
             name = query.get("name") or json.loads(body or b"{}")["name"]
             if query.get("ifGenerationMatch") == "0" and name in store.objects[bucket]:
