@@ -37,13 +37,23 @@ def upload(gcs, folder, prefix):
             gcs.store.put("bucket", f"{prefix}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
-def test_training_reads_a_bucket_and_a_complete_one_is_kept(gcs, digits_dir, tmp_path):
+@pytest.mark.slow  # compiling the step takes longer than all other tests of this module
+def test_training_reads_a_bucket(gcs, digits_dir, tmp_path):
     upload(gcs, digits_dir, "digits")
-    before = dict(gcs.store.objects["bucket"])
     words = ("train", "debug", "train.steps=1", "--data", "gs://bucket/digits", "--workdir", str(tmp_path / "run"))
     done = run(gcs, *words, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["step"] == 1
+
+
+LOAD = "import sys; from vdm_lib.data import load_split; print(load_split(sys.argv[1], 'train').fingerprint)"
+
+
+def test_a_split_is_loaded_from_a_bucket_and_a_complete_one_is_kept(gcs, digits_dir):
+    upload(gcs, digits_dir, "digits")
+    before = dict(gcs.store.objects["bucket"])
+    loaded = run(gcs, "gs://bucket/digits", program=[sys.executable, "-c", LOAD])
+    assert loaded.stdout.strip() == json.loads(before["digits/manifest.json"])["splits"]["train"]["fingerprint"]
     done = run(gcs, "prepare", "digits", "--out", "gs://bucket/digits")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "already holds a complete data set" in done.stderr
