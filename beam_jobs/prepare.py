@@ -8,12 +8,12 @@ from typing import Any
 
 from etils import epath
 
+from beam_jobs import dataflow
 from beam_jobs.commit import PAGE_NAME, PROBLEMS_NAME, REJECTS_NAME, STATS_NAME
 from beam_jobs.plan import Plan, make_plan
 from beam_jobs.quiet import quiet
 from beam_jobs.sources.base import Source
 from beam_jobs.sources.tfds import TfdsDirectory
-from beam_jobs.worker_package import write_wheel
 from vdm_lib.errors import DataError
 from vdm_lib.records import (
     MANIFEST_NAME,
@@ -40,8 +40,6 @@ _OTHER_NAMES = (
 
 # Not DirectRunner: it first tries to download another engine, and runs another one when that succeeds.
 _DEFAULT_RUNNER = "--runner=FnApiRunner"
-# Flags by which a caller brings this project to Dataflow's workers himself.
-_SHIPS_THE_PROJECT = {"--extra_package", "--extra_packages", "--setup_file", "--sdk_container_image"}
 
 
 def _is_leftover(name: str) -> bool:
@@ -116,17 +114,22 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
             create_runner(runner)
         except Exception as error:
             raise DataError(f"the Beam job failed: {str(error).strip().splitlines()[-1]}") from error
-        if runner.endswith("DataflowRunner") and not {flag.split("=")[0] for flag in flags} & _SHIPS_THE_PROJECT:
-            flags.append(f"--extra_package={write_wheel(Path(temporary), tfds=isinstance(plan.source, TfdsDirectory))}")
+        on_dataflow = runner.endswith("DataflowRunner")
+        if on_dataflow:
+            flags = dataflow.ship_project(flags, Path(temporary), tfds=isinstance(plan.source, TfdsDirectory))
         options = PipelineOptions(flags)
         known = options.get_all_options()
         unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
         if unknown:  # Beam would ignore a misspelt flag
             raise DataError(f"Beam has no option --{min(unknown)}")
         try:
+            if on_dataflow:
+                dataflow.check(options)
             pipeline = beam.Pipeline(options=options)
             build(pipeline, plan)
             pipeline.run().wait_until_finish()
+        except DataError:
+            raise
         except Exception as error:
             message = explain(error)
             if message is not None:

@@ -20,6 +20,7 @@ from beam_jobs.prepare import prepare
 from beam_jobs.sources import open_source
 from tests.beam_jobs.dataflow_stub import DataflowStub
 from tests.beam_jobs.gcs_emulator import Emulator
+from vdm_lib.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
 RUN_SUBMITTED = Path(__file__).with_name("run_submitted_job.py")
@@ -139,3 +140,23 @@ def test_no_quota_is_one_line_and_a_container_brings_the_project_itself(gcs, tmp
     (pool,) = stub.job["environment"]["workerPools"]
     assert pool["sdkHarnessContainerImages"][0]["containerImage"] == "gcr.io/test-project/vdm:1"
     assert not [package for package in pool.get("packages", []) if package["name"].endswith(".whl")]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--temp_location=gs://bucket/tmp",), r"no valid credentials for Google Cloud .*: log in with `gcloud auth"),
+        (("--temp_location=/tmp/x",), r"cannot reach --temp_location /tmp/x: give a place in a bucket"),
+        (("--temp_location=gs://bucket/tmp", "--staging_location=stage"), r"cannot reach --staging_location stage"),
+    ],
+)
+def test_what_is_refused_before_anything_is_submitted(monkeypatch, tmp_path, flags, message):
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("HOME", os.fspath(tmp_path))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", os.fspath(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    job = ("--runner=DataflowRunner", "--project=test-project", "--region=us-central1")
+    with pytest.raises(DataError, match=message) as error:
+        prepare(open_source("digits"), tmp_path / "out", pipeline_options=[*job, *flags])
+    assert len(str(error.value).splitlines()) == 1
+    assert not (tmp_path / "out").exists()
