@@ -2,6 +2,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,8 +11,12 @@ import pytest
 
 import configs
 from pipelines import command
+from pipelines.commands import bundle
 
-NAMES = ("prepare", "train", "eval", "sample", "export", "import", "info", "verify")
+NAMES = (
+    *("prepare", "train", "eval", "sample", "export", "verify", "report", "promote", "rollback", "import", "info"),
+    "plan",
+)
 
 
 def test_help_loads_nothing_heavy():
@@ -39,7 +44,7 @@ def test_the_examples_of_the_help_can_be_parsed():
     parser = command.build_parser()
     commands = next(action for action in parser._actions if action.dest == "command").choices
     for name in NAMES:
-        examples = [line.split() for line in commands[name].epilog.splitlines()[1:]]
+        examples = [shlex.split(line) for line in commands[name].epilog.replace("\\\n", " ").splitlines()[1:]]
         assert [command._parse(words[1:]).command for words in examples] == [name] * len(examples)
 
 
@@ -102,7 +107,7 @@ def test_a_job_that_is_terminated_cleans_up(monkeypatch, tmp_path, capsys):
         finally:
             half_written.unlink()
 
-    monkeypatch.setattr(command, "_job", lambda *_: job)
+    monkeypatch.setattr(bundle, "job", lambda *_: job)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert command.main(["verify", str(tmp_path)]) == 1

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-import configs
+from pipelines.commands.words import Subcommands, add, add_config, job
 
 SUMMARY = "make, watch, stop and delete TPU slices through gcloud"
 _RUN_USAGE = (
@@ -11,32 +11,27 @@ _RUN_USAGE = (
 )
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: Subcommands) -> None:
     """Add `tpu` and its subcommands to the parser of `vdm`."""
     tpu = commands.add_parser("tpu", help=SUMMARY, description=SUMMARY)
+    tpu.set_defaults(run=run)
     actions = tpu.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions")
 
-    def add(name: str, summary: str, *examples: str, usage: str | None = None) -> argparse.ArgumentParser:
-        action = actions.add_parser(
-            name, help=summary, description=summary, usage=usage,
-            epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        action.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+    def add_action(name: str, summary: str, *examples: str, usage: str | None = None) -> argparse.ArgumentParser:
+        action = add(actions, name, summary, *examples, usage=usage)
         action.add_argument("--project", help="Google Cloud project (default: gcloud's own)")
         return action
 
-    run = add("run", "train on a slice: create, install, train, go on after a preemption, delete",
+    train = add_action("run", "train on a slice: create, install, train, go on after a preemption, delete",
               "vdm tpu run cifar10 --data gs://B/cifar10 --workdir gs://B/run --accelerator v3-8 "
               "--zones us-central1-a --max-hours 100",
               "vdm tpu run cifar10 ... --dry-run", usage=_RUN_USAGE)  # fmt: skip
-    run.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100")
-    run.add_argument("--data", required=True, help="data directory made by vdm prepare, on gs://")
-    run.add_argument("--keep", action="store_true", help="leave the slice when the training is over")
-    _add_slice(run)
+    add_config(train)
+    train.add_argument("--data", required=True, help="data directory made by vdm prepare, on gs://")
+    train.add_argument("--keep", action="store_true", help="leave the slice when the training is over")
+    _add_slice(train)
 
-    up = add("up", "create a slice for a run and install on it, and leave it to `vdm tpu run`",
+    up = add_action("up", "create a slice for a run and install on it, and leave it to `vdm tpu run`",
              "vdm tpu up --workdir gs://B/run --accelerator v3-8 --zones us-central1-a")  # fmt: skip
     _add_slice(up)
 
@@ -46,7 +41,7 @@ def add_to(commands: Any) -> None:
         ("stop", "ask the program to save its state and end; the slice stays"),
         ("down", "stop the program, then delete the slice"),
     ):
-        one = add(name, summary, f"vdm tpu {name} vdm-cifar10-1a2b3c")
+        one = add_action(name, summary, f"vdm tpu {name} vdm-cifar10-1a2b3c")
         one.add_argument("name", help="name of the slice, as vdm tpu list shows it")
         one.add_argument("--zone", default="-", help="where it is (default: looked for in all zones)")
         if name == "logs":
@@ -58,11 +53,16 @@ def add_to(commands: Any) -> None:
         if name == "down":
             one.add_argument("--now", action="store_true", help="delete at once; what was not saved is lost")
 
-    add("list", "the slices that this project has made", "vdm tpu list")
-    reap = add("reap", "delete what is left over: slices whose time is over or that only hold quota",
+    add_action("list", "the slices that this project has made", "vdm tpu list")
+    reap = add_action("reap", "delete what is left over: slices whose time is over or that only hold quota",
                "vdm tpu reap --dry-run", "vdm tpu reap")  # fmt: skip
     reap.add_argument("--all", action="store_true", help="delete every slice that this project has made")
     reap.add_argument("--dry-run", action="store_true", help="only say what would be deleted")
+
+
+def run(args: argparse.Namespace) -> Any:
+    """Run the action."""
+    return job("tpu")(args)
 
 
 def _add_slice(parser: argparse.ArgumentParser) -> None:

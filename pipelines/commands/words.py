@@ -1,0 +1,54 @@
+"""What the subcommands share: how a parser is made, the words key=value, and how a job is found."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import configs
+
+Subcommands = Any
+"""What `ArgumentParser.add_subparsers` returns: argparse has no public name for it."""
+
+
+def add(
+    commands: Subcommands, name: str, summary: str, *examples: str, usage: str | None = None
+) -> argparse.ArgumentParser:
+    """Return the parser of a new subcommand, which has --json and ends its help with the examples."""
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        usage=usage,
+        epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
+    return command
+
+
+def add_config(command: argparse.ArgumentParser) -> None:
+    """Add a config and values that change it."""
+    command.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100"
+    )
+
+
+def path(text: str) -> str:
+    """Return a path as it was given, but no empty one."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    return text
+
+
+def config_words(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """Return the config's name, if the first word is one, and the key=value words after it."""
+    if words and "=" not in words[0]:
+        return words[0], configs.parse_overrides(words[1:])
+    return None, configs.parse_overrides(words)
+
+
+def job(name: str, function: str = "run") -> Any:
+    """Return a function of a job, such as `pipelines.train.run`; importing it is what costs seconds."""
+    return getattr(importlib.import_module(f"pipelines.{name}"), function)
