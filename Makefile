@@ -5,6 +5,8 @@ UV_VERSION := 0.13.9
 GROUPS := train data gcp dask export flows dev
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 VENV := .venv
+# Of the server of demo-flows.
+PORT ?= 4200
 UV := .uv/bin/uv
 BIN := $(VENV)/bin
 # A tool that this Makefile starts must find the python and the vdm of this environment first:
@@ -14,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-plan lock demo test test-slow check format bench clean
+.PHONY: help setup setup-plan lock demo demo-flows demo-flows-stop deploy test test-slow check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  -/'
@@ -44,6 +46,15 @@ lock: | $(UV)  ## resolve requirements.lock anew, keeping what still fits (UPGRA
 demo: setup  ## data -> train -> eval -> sample -> export on real 8x8 digits, at most five minutes
 	$(BIN)/python -m pipelines.demo
 
+demo-flows: setup  ## the same through Prefect, with a server and a worker on this machine (PORT=4200)
+	$(BIN)/python -m flows.demo start --port $(PORT)
+
+demo-flows-stop: setup  ## ends that server and worker; demo-flows/ stays
+	$(BIN)/python -m flows.demo stop
+
+deploy: setup  ## work pool, deployments and automations to the server in use (NOTIFY=slack-webhook/NAME)
+	$(BIN)/python -m flows.deploy $(if $(NOTIFY),--notify $(NOTIFY))
+
 test: setup  ## the default test suite
 	$(BIN)/python -m pytest
 
@@ -64,4 +75,4 @@ bench: setup  ## timings and sizes, as ratios in one run (ONLY="train evaluate" 
 	$(BIN)/python -m benchmarks $(ONLY)
 
 clean:  ## remove what the targets above made
-	rm -rf $(VENV) .uv demo
+	rm -rf $(VENV) .uv demo demo-flows

@@ -38,6 +38,11 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     return override(importlib.import_module(f"configs.{name}").CONFIG, overrides or {})
 
 
+def override_keys() -> list[str]:
+    """Return every dotted key that an override can have."""
+    return _dotted_keys(_ADAPTER.dump_python(load(NAMES[0]), mode="json"))
+
+
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Return a config with some of its values replaced.
 

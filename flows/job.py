@@ -8,23 +8,25 @@ from typing import Any
 
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun
 from prefect.tasks import exponential_backoff
 
 from flows.redaction import redact
+from pipelines.launch.errors import NO_CAPACITY, CallError
 from pipelines.launch.job import EXIT_STOPPED, Job, Launcher
 from pipelines.launch.local import LocalProcess, stop_marked
 from vdm_lib.errors import VdmError
 
 _KEPT_LINES = 20
+# What ssh and gcloud call a connection that broke or a service that is not there now.
+_PASSING = ("SSH", "TIMEOUT", "UNAVAILABLE", "INTERNAL")
 
 
 class JobError(VdmError):
     """A job that ended with an error; the message holds its last line."""
 
 
-class JobInterruptedError(JobError):
-    """A job that was stopped from outside with its state saved: running it again goes on."""
+class PassingError(JobError):
+    """A job that can succeed when it is run again: it was pre-empted, or there was no capacity or no connection."""
 
 
 def vdm(*words: str, workdir: str = "") -> Job:
@@ -37,30 +39,22 @@ def run_key() -> str:
     return os.environ.get("PREFECT__FLOW_RUN_ID") or str(runtime.flow_run.id)
 
 
-def stop_leftovers(flow: Any, flow_run: FlowRun, state: Any) -> None:
-    """Stop what a cancelled or crashed flow run has left on this machine; a hook of every flow.
-
-    It runs in a process of its own, so only the run's id is left to find the job by.
-    """
-    stop_marked(str(flow_run.id))
-
-
 def _can_be_mended(task: Any, task_run: Any, state: Any) -> bool:
-    """Say whether running the job again can succeed: it was pre-empted, not wrong."""
-    return isinstance(state.result(raise_on_failure=False), JobInterruptedError)
+    """Say whether running the job again can succeed."""
+    return isinstance(state.result(raise_on_failure=False), PassingError)
 
 
 @task(
     name="job",
     task_run_name="{title}",
-    retries=4,
+    retries=6,
     retry_delay_seconds=exponential_backoff(backoff_factor=10),
     retry_jitter_factor=0.5,
     retry_condition_fn=_can_be_mended,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def run_job(title: str, job: Job, launcher: Launcher | None = None) -> dict[str, Any]:
+def run_job(title: str, job: Job, launcher: Launcher | None = None, *, stop_is_final: bool = False) -> dict[str, Any]:
     """Run a job to its end and return what it printed as JSON.
 
     Must be called, not submitted: only in the main thread does a cancelled flow reach it and stop the job.
@@ -69,9 +63,11 @@ def run_job(title: str, job: Job, launcher: Launcher | None = None) -> dict[str,
       title: name of the task run.
       job: what `vdm` returned.
       launcher: where it runs; None is this machine.
+      stop_is_final: exit code 75 is not run again: the job has a limit of its own that was reached.
 
     Raises:
-      JobInterruptedError: it was stopped with its state saved; retried with growing, jittered delays.
+      PassingError: it was stopped with its state saved, or did not start for a reason that passes; retried with
+        growing, jittered delays.
       JobError: it failed; not retried, as it would fail again.
     """
     logger = get_run_logger()
@@ -88,12 +84,18 @@ def run_job(title: str, job: Job, launcher: Launcher | None = None) -> dict[str,
         logger.info("%s", line)
 
     logger.info("$ %s", redact(" ".join(job.argv)))
-    code = (launcher or LocalProcess(key=key)).run(job, on_line)
+    try:
+        code = (launcher or LocalProcess(key=key)).run(job, on_line)
+    except CallError as error:
+        kind = PassingError if error.status in _PASSING else JobError
+        raise kind(f"{title}: {redact(str(error))}") from None
     if code == EXIT_STOPPED:
-        raise JobInterruptedError(f"{title} was stopped from outside, its state is saved")
+        message = f"{title} was stopped with its state saved: running it again goes on from there"
+        raise JobError(message) if stop_is_final else PassingError(message)
     if code != 0:
         reason = next((line for line in reversed(last) if line.startswith("vdm ")), last[-1] if last else "no output")
-        raise JobError(f"{title} ended with exit code {code}: {reason}")
+        kind = PassingError if NO_CAPACITY in reason else JobError
+        raise kind(f"{title} ended with exit code {code}: {reason}")
     return _result(title, last)
 
 

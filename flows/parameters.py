@@ -2,7 +2,9 @@
 
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 import configs
 from pipelines import run_dir
@@ -13,8 +15,11 @@ from vdm_lib.records import read_manifest
 Experiment = Literal[configs.NAMES]  # pyright: ignore[reportInvalidTypeForm]
 """A list in the form of the UI; the server refuses any other name."""
 
-Overrides = dict[str, bool | int | float | str | None]
-"""Dotted key of the config -> value, as after `vdm train CONFIG`."""
+Overrides = Annotated[
+    dict[str, bool | int | float | str | list[int] | None],
+    Field(json_schema_extra={"propertyNames": {"enum": list(configs.override_keys())}}),
+]
+"""Dotted key of the config -> value, as after `vdm train CONFIG`; the server refuses any other key."""
 
 
 def data_dir(data: str | None, config: Config) -> str:

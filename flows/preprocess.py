@@ -8,8 +8,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
-from flows.job import run_job, stop_leftovers, vdm
+from flows.job import run_job, vdm
 from flows.parameters import slug
+from flows.places import stop_leftovers
 from vdm_lib.errors import ConfigError, DataError
 from vdm_lib.records import Manifest, read_manifest, write_atomically
 

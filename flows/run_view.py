@@ -26,13 +26,16 @@ def checkpoint_steps(workdir: str) -> list[int]:
 
 
 def reports(workdir: str) -> list[BpdReport]:
-    """Return the reports of every measured step in the run's own protocol, ascending; of removed checkpoints too."""
-    protocol = run_dir.read_config(workdir).eval.protocol
+    """Return the reports that were measured in the run's own way, by step ascending; of removed checkpoints too.
+
+    Raises:
+      CheckpointError: a file that is no report of this version.
+    """
     directory = epath.Path(workdir) / "eval"
     if not directory.exists():
         return []
-    steps = {int(path.name.split("-")[0].removesuffix(".json")) for path in directory.glob("[0-9]*.json")}
-    found = (run_dir.read_eval_report(workdir, step, protocol=protocol) for step in sorted(steps))
+    steps = sorted(int(path.name[:-5]) for path in directory.glob("*.json") if path.name[:-5].isdecimal())
+    found = (run_dir.read_eval_report(workdir, step) for step in steps)
     return [report for report in found if report is not None]
 
 

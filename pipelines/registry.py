@@ -186,7 +186,7 @@ class Model:
                 raise VdmError(f"cannot change {self._root}: {error.strerror or error}") from error
 
 
-def version_of(bundle: Path) -> str:
+def version_of(bundle: epath.Path | Path) -> str:
     """Return the version of a bundle, the same for the same bytes: its step and a digest of its checksums."""
     step = json.loads((bundle / "provenance.json").read_text())["step"]
     return f"{int(step):08d}-{hashlib.sha256((bundle / SUMS).read_bytes()).hexdigest()[:8]}"

@@ -73,3 +73,34 @@ def write_loss_curve(
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomically(epath.Path(path), buffer.getvalue())
+
+
+def eval_curve(
+    training: tuple[Sequence[int], Sequence[float]], measured: Sequence[tuple[int, float, float]], *, title: str
+) -> bytes:
+    """Return a PNG of training bpd against the step, with measurements and their standard errors.
+
+    Args:
+      training: steps, and training bpd at them.
+      measured: (step, bpd, standard error) of each measurement.
+      title: above the picture.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    if training[0]:
+        axes.plot(*training, label="training (with dropout)", color="tab:blue", alpha=0.6)
+    steps, bpd, errors = zip(*measured, strict=True)
+    axes.errorbar(steps, bpd, errors, label="measured", color="tab:green", marker="o", capsize=3)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_locator(MaxNLocator(nbins=1))
+    axes.set(title=title, xlabel="step", ylabel="bits per dimension (log scale)", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()

@@ -2,6 +2,9 @@
 
 from vdm_lib.errors import VdmError
 
+NO_CAPACITY = "no capacity for"
+"""How the message begins when Google has no slice to give now; asking again later can help."""
+
 
 class LaunchError(VdmError):
     """A job that could not be run where it was asked to run."""

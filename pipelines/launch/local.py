@@ -93,17 +93,25 @@ def stop_group(process: subprocess.Popen[str], grace_s: float) -> None:
 def stop_marked(key: str, grace_s: float = 20.0) -> list[int]:
     """End every process of this machine that a job with this key has left, and return their ids.
 
+    SIGTERM goes to the jobs themselves, not to what they have started: a job may need its own children to end in good
+    order, as `vdm tpu run` needs gcloud to delete its slice. After grace_s SIGKILL goes to all that is left.
+
     Does nothing where there is none, or where /proc is not: then the kernel has no death signal either, and the
     user sees the job with `ps`.
     """
-    found = list(_marked(key))
-    for pid in found:
-        _signal(pid, signal.SIGTERM)
+    found = sorted(_marked(key))
+    asked: set[int] = set()
     deadline = time.monotonic() + grace_s
-    while time.monotonic() < deadline and any(_marked(key)):
+    while left := set(_marked(key)):
+        if time.monotonic() >= deadline:
+            for pid in left:
+                _signal(pid, signal.SIGKILL)
+            break
+        for pid in left - asked:
+            if _parent(pid) not in left:
+                _signal(pid, signal.SIGTERM)
+                asked.add(pid)
         time.sleep(0.1)
-    for pid in _marked(key):
-        _signal(pid, signal.SIGKILL)
     return found
 
 
@@ -116,6 +124,14 @@ def _marked(key: str) -> Iterator[int]:
                 yield int(path.parent.name)
         except OSError:  # ended meanwhile, or another user's
             continue
+
+
+def _parent(pid: int) -> int | None:
+    """Return the parent of a process, None if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, IndexError):
+        return None
 
 
 def _signal(pid: int, number: int) -> None:

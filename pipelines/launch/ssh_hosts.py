@@ -54,12 +54,14 @@ class SshHosts:
         if not self.hosts:
             raise LaunchError("no hosts to run on")
         job = replace(job, argv=tuple(self.python if word == sys.executable else word for word in job.argv))
-        crew = Crew(SshRemote(self.hosts), hashlib.sha256(job.workdir.encode()).hexdigest()[:12], _PACKAGE)
+        crew = self._crew(job.workdir)
         with tempfile.TemporaryDirectory() as temporary:
             directory = Path(temporary) / _PACKAGE
             directory.mkdir()
             shutil.copy(worker.__file__, directory / "worker.py")
             crew.settle(directory)
+        if any(state.state == "running" for state in self.stop(job.workdir)):
+            raise LaunchError(f"what an earlier launch for {job.workdir} has left running does not end")
         first = max((state.attempt or 0 for state in crew.look()), default=0) + 1
         try:
             for attempt in range(first, first + self.max_restarts + 1):
@@ -85,6 +87,20 @@ class SshHosts:
             with contextlib.suppress(LaunchError):
                 self.workers = crew.stop(self.patience.grace_s, self.patience.poll_s)
             raise
+
+    def stop(self, workdir: str) -> list[WorkerState]:
+        """Let what an earlier launch for this run directory has left running save its state and end.
+
+        Returns the state of each host; one that does not answer, or was never used, is `unknown`.
+        """
+        crew = self._crew(workdir)
+        states = crew.look()
+        if any(state.state == "running" for state in states):
+            states = crew.stop(self.patience.grace_s, self.patience.poll_s)
+        return states
+
+    def _crew(self, workdir: str) -> Crew:
+        return Crew(SshRemote(self.hosts), hashlib.sha256(workdir.encode()).hexdigest()[:12], _PACKAGE)
 
     def _place(self, number: int) -> tuple[str, ...]:
         """Return the arguments that tell one host where all of them meet."""

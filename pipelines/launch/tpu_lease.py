@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.launch.budget import Budget
-from pipelines.launch.errors import CallError, LaunchError
+from pipelines.launch.errors import NO_CAPACITY, CallError, LaunchError
 from pipelines.launch.gcloud import classify
 from pipelines.launch.tpu_api import TERMINAL, TpuApi, is_passing
 from pipelines.launch.tpu_request import EXPIRES_LABEL, RUN_LABEL, TpuRequest
@@ -56,7 +56,7 @@ class TpuLease:
             if time.monotonic() + self.api.poll_s > deadline:
                 zones = ", ".join(self.request.zones)
                 raise LaunchError(
-                    f"no capacity for {self.request.accelerator} in {zones} within {self.request.wait_hours:g} hours: "
+                    f"{NO_CAPACITY} {self.request.accelerator} in {zones} within {self.request.wait_hours:g} hours: "
                     "try more --zones, a longer --wait, or --spot"
                 )
             time.sleep(min(60.0, 4 * self.api.poll_s))

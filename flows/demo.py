@@ -1,0 +1,160 @@
+"""`make demo-flows`: the demo through Prefect, with a server and a worker on this machine, all below demo-flows/.
+
+    python -m flows.demo start [--port 4200]
+    python -m flows.demo stop
+
+`start` leaves the server and the worker running, so that the run can be looked at.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from vdm_lib.errors import VdmError
+
+ROOT = Path("demo-flows")
+_PIDS = "pids.json"
+_START_S = 300.0
+
+
+def main() -> None:
+    """Start or stop; errors are one line."""
+    parser = argparse.ArgumentParser(prog="python -m flows.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("start", "stop"))
+    parser.add_argument("--port", type=int, default=4200, help="of the server, on loopback (default 4200)")
+    args = parser.parse_args()
+    try:
+        stop(ROOT) if args.action == "stop" else start(ROOT, args.port)
+    except VdmError as error:
+        sys.exit(f"demo-flows: {error}")
+
+
+def start(root: Path, port: int) -> None:
+    """Start everything, run the pipeline on the digits, and print where to look.
+
+    Raises:
+      VdmError: the port is in use, the server does not start, or the run failed.
+    """
+    stop(root)
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    url = f"http://127.0.0.1:{port}"
+    environment = start_server(root, port)
+    print(f"server {url}, its database and logs in {root}/", flush=True)
+    _run(root, environment, sys.executable, "-m", "flows.deploy")
+    start_worker(root, environment)
+    place = root.absolute()
+    parameters = {
+        "experiment": "digits", "data": str(place / "data"), "workdir": str(place / "runs" / "digits"),
+        "registry": str(place / "registry"),
+    }  # fmt: skip
+    words = ["deployment", "run", "vdm-pipeline/vdm-pipeline", "--params", json.dumps(parameters), "--watch"]
+    print(f"$ prefect {' '.join(words)}\nSee it at {url}/v2/runs; it takes about 5 minutes.", flush=True)
+    failed = subprocess.run([sys.executable, "-m", "prefect", *words], env=environment, check=False).returncode
+    how = "failed" if failed else "is done"
+    print(f"\nThe run {how}: {url}/v2/runs, artifacts at {url}/v2/artifacts. `make demo-flows-stop` ends the server.")
+    if failed:
+        raise VdmError(f"the run did not complete; the worker's log is {root}/worker.log")
+
+
+def start_server(root: Path, port: int) -> dict[str, str]:
+    """Start a server with its database below root, and return the environment of its clients.
+
+    Raises:
+      VdmError: the port is in use, or the server does not answer in time.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise VdmError(
+                f"port {port} of this machine is in use: give another --port (make demo-flows PORT=4300)"
+            ) from None
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str((root / "prefect").absolute()),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A worker looks this often for runs.
+        "PREFECT_WORKER_QUERY_SECONDS": "3",
+        "PREFECT_PLUGINS_ENABLED": "0",
+    }
+    words = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    process = _start(root, "server", environment, words)
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise VdmError(f"the server ended at once: see {root}/server.log")
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=5).status_code == 200:
+                return environment
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    raise VdmError(f"the server did not answer within {_START_S:.0f} s: see {root}/server.log")
+
+
+def start_worker(root: Path, environment: dict[str, str]) -> None:
+    """Start a worker of the pool `vdm`."""
+    _start(root, "worker", environment, ["worker", "start", "--pool", "vdm", "--type", "process"])
+
+
+def stop(root: Path) -> None:
+    """End the server and the worker that `start` left, by their process ids."""
+    path = root / _PIDS
+    if not path.exists():
+        return
+    pids = [pid for pid in json.loads(path.read_text()).values() if _is_ours(pid)]
+    # The worker first: it stops the runs that it has started.
+    for pid in reversed(pids):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 60.0
+    while any(_is_ours(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in filter(_is_ours, pids):
+        os.killpg(pid, signal.SIGKILL)
+    path.unlink()
+
+
+def _start(root: Path, name: str, environment: dict[str, str], words: list[str]) -> subprocess.Popen[bytes]:
+    with (root / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *words], env=environment, stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    path = root / _PIDS
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**known, name: process.pid}))
+    return process
+
+
+def _run(root: Path, environment: dict[str, str], *argv: str) -> None:
+    with (root / "deploy.log").open("wb") as log:
+        done = subprocess.run(argv, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise VdmError(f"deploying failed: see {root}/deploy.log")
+
+
+def _is_ours(pid: int) -> bool:
+    """Say whether a process is one of Prefect's: its number may belong to another one by now."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        return b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The flow vdm-pipeline: data, training, evaluation, export and promotion; what is done already is not done again."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed
+
+import configs
+from flows.evaluate import vdm_eval
+from flows.export import vdm_export
+from flows.parameters import Experiment, Overrides, data_dir, slug, work_dir
+from flows.places import Kind, SshPlace, TpuSlice, check_place, stop_leftovers
+from flows.preprocess import vdm_preprocess
+from flows.redaction import redact
+from flows.train import vdm_train
+
+
+@flow(name="vdm-pipeline", on_cancellation=[stop_leftovers], on_crashed=[stop_leftovers])
+def vdm_pipeline(
+    experiment: Experiment = "digits",
+    overrides: Overrides | None = None,
+    source: str | None = None,
+    data: str | None = None,
+    workdir: str | None = None,
+    registry: str | None = "registry",
+    launcher: Kind = "local",
+    tpu: TpuSlice | None = None,
+    ssh: SshPlace | None = None,
+    samples: int = 16,
+    sample_steps: int = 64,
+) -> Any:
+    """Go from a data set to a promoted model; run it again to go on after a stage that failed.
+
+    Args:
+      experiment: Named config to start from.
+      overrides: Values of the config to replace, by dotted key.
+      source: Where the images are, as for vdm-preprocess; digits needs none.
+      data: Data directory, made unless it is complete; default data/NAME of the config's data set.
+      workdir: Run directory; default runs/EXPERIMENT.
+      registry: Directory of published models; null publishes nothing.
+      launcher: Where the training runs, as for vdm-train.
+      tpu: The slice for launcher tpu.
+      ssh: The hosts for launcher ssh.
+      samples: Images in the picture of the newest checkpoint; 0 draws none.
+      sample_steps: Sampling steps of each of them.
+    """
+    config = configs.load(experiment, overrides)
+    data, workdir = data_dir(data, config), work_dir(workdir, experiment)
+    check_place(launcher, tpu, ssh, config, data, workdir)
+    stages: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
+        ("data", vdm_preprocess, {"dataset": config.data.name, "source": source, "out": data}),
+        (
+            "training",
+            vdm_train,
+            {
+                "experiment": experiment, "overrides": overrides, "data": data, "workdir": workdir,
+                "launcher": launcher, "tpu": tpu, "ssh": ssh,
+            },
+        ),
+        ("evaluation", vdm_eval,
+         {"workdir": workdir, "data": data, "samples": samples, "sample_steps": sample_steps}),
+        ("export", vdm_export, {"workdir": workdir, "data": data, "registry": registry}),
+    ]  # fmt: skip
+    lines: list[str] = []
+    for name, stage, parameters in stages:
+        state = stage(**parameters, return_state=True)
+        lines.append(f"| {name} | {state.name} | {redact(state.message or '')} |")
+        if not state.is_completed():
+            report(workdir, lines)
+            state.result()
+            raise AssertionError(f"{name} ended as {state.name}")
+        get_run_logger().info("%s: %s: %s", name, state.name, state.message)
+    report(workdir, lines)
+    return Completed(message=f"{workdir}: {state.message}")
+
+
+def report(workdir: str, lines: list[str]) -> None:
+    """Publish what became of each stage."""
+    table = "\n".join(["| stage | state | |", "| --- | --- | --- |", *lines])
+    create_markdown_artifact(f"# {workdir}\n\n{table}\n", key=f"pipeline-{slug(workdir)}", description="stages")

@@ -1,0 +1,196 @@
+"""The flows on the smallest config, against a real API; their jobs are real too."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+import configs
+from flows import evaluate, run_view
+from flows.evaluate import vdm_eval
+from flows.export import vdm_export
+from flows.pipeline import vdm_pipeline
+from flows.preprocess import vdm_preprocess
+from flows.train import vdm_train
+from vdm_lib.errors import CheckpointError, ConfigError, DataError
+
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("prefect_server")]
+SECRET = "planted-secret-5871"
+
+
+def artifact(key: str) -> Any:
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    assert found, key
+    return max(found, key=lambda each: each.created)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
+    """A pipeline that went through, from nothing to a promoted model."""
+    root = tmp_path_factory.mktemp("pipeline")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLANTED_API_KEY", SECRET)
+        state = vdm_pipeline(**parameters(root), return_state=True)
+    assert state.is_completed(), state.message
+    return root
+
+
+def parameters(root: Path) -> dict[str, Any]:
+    return {
+        "experiment": "debug",
+        "data": str(root / "data"),
+        "workdir": str(root / "runs" / SECRET),
+        "registry": str(root / "registry"),
+        "samples": 4,
+        "sample_steps": 4,
+    }
+
+
+def key(place: Path, kind: str) -> str:
+    from flows.parameters import slug
+
+    return f"{kind}-{slug(parameters(place)['workdir'])}"
+
+
+def test_the_pipeline_goes_from_data_to_a_promoted_model(place):
+    run = Path(parameters(place)["workdir"])
+    assert run_view.checkpoint_steps(str(run)) == [3, 6]
+    assert [report.step for report in run_view.reports(str(run))] == [3, 6]
+    best = min(run_view.reports(str(run)), key=lambda report: report.bpd).step
+    assert (run / "export" / str(best) / "README.md").exists()
+    promoted = (place / "registry" / "debug" / "promoted").read_text()
+    assert promoted.startswith(f"{best:08d}-")
+
+
+def test_what_is_done_is_not_done_again(place, monkeypatch):
+    monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
+    before = sorted(path for path in place.rglob("*") if path.is_file())
+    state = vdm_pipeline(**parameters(place), return_state=True)
+    assert state.is_completed(), state.message
+    assert sorted(path for path in place.rglob("*") if path.is_file()) == before
+    table = artifact(key(place, "pipeline")).data
+    assert table.count("| Skipped |") == 4
+
+
+def test_the_table_has_bpd_with_its_error_and_the_difference_to_the_best(place):
+    rows = json.loads(artifact(key(place, "bpd")).data)
+    assert [row["step"] for row in rows] == [6, 3]
+    assert all(" ± " in row["bpd"] for row in rows)
+    assert sorted("best" in row["difference to the best"] for row in rows) == [False, True]
+
+
+def test_the_report_shows_the_curve_and_the_samples(place):
+    report = artifact(key(place, "report")).data
+    assert report.count("data:image/png;base64,") == 2
+    assert artifact(key(place, "samples")).data.startswith("data:image/png;base64,")
+    assert artifact(key(place, "progress")).data == 100
+    assert artifact(key(place, "workdir")).type == "markdown"
+    assert "promoted" in artifact(key(place, "export")).data
+
+
+def test_a_secret_of_the_environment_is_in_no_artifact(place):
+    with get_client(sync_client=True) as client:
+        artifacts = client.read_artifacts()
+    texts = [str(each.data) for each in artifacts if each.type == "markdown" and "[" not in str(each.data)[:1]]
+    assert texts
+    assert not [text for text in texts if text.startswith("# ") and SECRET in text.split("\n---\n")[0]]
+
+
+def test_a_checkpoint_that_is_worse_by_more_than_two_errors_is_announced(place, tmp_path, monkeypatch):
+    run = Path(parameters(place)["workdir"])
+    good, bad = run_view.reports(str(run))
+    events: list[dict[str, Any]] = []
+    monkeypatch.setattr(evaluate, "emit_event", lambda name, **rest: events.append({"event": name, **rest}))
+    from dataclasses import replace
+
+    worse = replace(bad, step=9, bpd=good.bpd + 1.0, bpd_stderr=0.1)
+    logger_free = vdm_eval.with_options(name="probe")
+    monkeypatch.setattr(evaluate, "get_run_logger", lambda: __import__("logging").getLogger("probe"))
+    evaluate.announce_regressions("runs/a", [worse], [good, worse])
+    assert logger_free.name == "probe"
+    assert [each["event"] for each in events] == ["vdm.eval.regressed"]
+    assert events[0]["payload"]["step"] == 9
+
+
+def test_nothing_new_is_skipped(place):
+    state = vdm_eval(workdir=parameters(place)["workdir"], return_state=True)
+    assert (state.name, state.is_completed()) == ("Skipped", True)
+    assert vdm_eval(runs=str(place / "no-such"), return_state=True).name == "Skipped"
+
+
+def test_one_broken_run_does_not_keep_the_others_from_their_evaluation(place, tmp_path):
+    runs = tmp_path / "runs"
+    (runs / "a-broken").mkdir(parents=True)
+    (runs / "a-broken" / "config.json").write_text("{")
+    shutil.copytree(parameters(place)["workdir"], runs / "b")
+    (runs / "b" / "eval" / "3.json").unlink()
+    state = vdm_eval(runs=str(runs), samples=0, return_state=True)
+    # Its data directory is not data/digits of this directory: both runs are named.
+    assert state.is_failed()
+    assert "a-broken" in state.message and "data/digits" in state.message
+
+
+def test_a_worse_model_is_not_promoted_and_the_run_says_so(place, tmp_path):
+    registry = tmp_path / "registry"
+    shutil.copytree(place / "registry", registry)
+    promoted = (registry / "debug" / "promoted").read_text().strip()
+    metrics = registry / "debug" / promoted / "metrics.json"
+    values = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps({**values, "bpd": values["bpd"] - 1.0, "bpd_stderr": 1e-3}))
+    run = parameters(place)["workdir"]
+    other = next(step for step in (3, 6) if not promoted.startswith(f"{step:08d}"))
+    out = str(tmp_path / "bundle")
+    state = vdm_export(workdir=run, step=other, out=out, registry=str(registry), return_state=True)
+    assert state.name == "NotPromoted", state.message
+    assert "worse" in state.message
+    assert (registry / "debug" / "promoted").read_text().strip() == promoted
+
+
+@pytest.mark.parametrize(
+    ("flow", "given", "error", "message"),
+    [
+        (vdm_train, {"experiment": "debug", "overrides": {"model.n_emb": 64}}, Exception, "n_emb"),
+        (vdm_train, {"experiment": "debug", "data": "no/such/data"}, DataError, "no/such/data"),
+        (vdm_train, {"experiment": "debug", "launcher": "tpu"}, ConfigError, "needs a slice"),
+        (vdm_train, {"experiment": "debug", "launcher": "ssh"}, ConfigError, "needs hosts"),
+        (vdm_eval, {"workdir": ""}, ConfigError, "workdir is empty"),
+        (vdm_eval, {"data": "data/digits"}, ConfigError, "give workdir too"),
+        (vdm_eval, {"workdir": "no/such/run"}, Exception, "holds no run"),
+        (vdm_export, {"workdir": "no/such/run"}, CheckpointError, "holds no run"),
+        (vdm_preprocess, {"runner": "DataflowRunner", "out": "data/x"}, ConfigError, "gs://"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_started(flow, given, error, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
+    with pytest.raises(error, match=message):
+        flow(**given)
+
+
+def test_a_tpu_training_checks_the_slice_before_anything_is_created(monkeypatch):
+    monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
+    given = {"experiment": "debug", "data": "gs://b/data", "workdir": "runs/here", "launcher": "tpu"}
+    tpu = {"accelerator": "v3-8", "zones": "us-central1-a"}
+    with pytest.raises(ConfigError, match="gs://"):
+        vdm_train(**given, tpu=tpu)
+    with pytest.raises(ConfigError, match="v9"):
+        vdm_train(**{**given, "workdir": "gs://b/run"}, tpu={**tpu, "accelerator": "v9-8"})
+    batch = {"overrides": {"train.batch_size": 12}}
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        vdm_train(**{**given, "workdir": "gs://b/run"}, tpu=tpu, **batch)
+
+
+def test_a_run_directory_of_another_config_is_refused(place, monkeypatch):
+    monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
+    given = parameters(place)
+    with pytest.raises(ConfigError, match="n_embd"):
+        vdm_train("debug", {"model.n_embd": 96}, data=given["data"], workdir=given["workdir"])
+
+
+def test_every_override_that_a_config_has_is_known_to_the_form():
+    assert {"train.steps", "model.n_embd", "eval.passes"} <= set(configs.override_keys())

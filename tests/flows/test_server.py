@@ -1,0 +1,261 @@
+"""The whole of it on a real server with a real worker: minutes, so marked slow."""
+
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows import demo
+from flows.deploy import deploy
+from pipelines.launch.local import _marked, _parent
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+ROOT = Path(__file__).parents[2]
+FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+LONG = {"train.steps": 1_000_000, "train.log_every": 1, "train.checkpoint_every": 20}
+
+
+@dataclass
+class Server:
+    """A server, its worker, and who is told."""
+
+    root: Path
+    url: str
+    environment: dict[str, str]
+    data: str
+    told: list[str] = field(default_factory=list)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        answer = httpx.post(f"{self.url}/api{path}", json=body, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        return self.post("/flow_runs/filter", {"deployments": {"name": {"any_": [deployment]}}})
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return httpx.get(f"{self.url}/api/flow_runs/{run_id}", timeout=60).json()
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        found = httpx.get(f"{self.url}/api/deployments/name/{deployment}/{deployment}", timeout=60).json()
+        return self.post(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"]
+
+    def cli(self, *words: str, plugins: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in self.environment.items() if key != "PREFECT_PLUGINS_ENABLED"}
+        if not plugins:
+            environment["PREFECT_PLUGINS_ENABLED"] = "0"
+        return subprocess.run(
+            [sys.executable, "-m", "prefect", *words], cwd=ROOT, env=environment, capture_output=True, text=True,
+            check=False, timeout=600,
+        )  # fmt: skip
+
+    def artifact(self, key: str) -> str:
+        answer = httpx.get(f"{self.url}/api/artifacts/{key}/latest", timeout=60)
+        return str(answer.json()["data"]) if answer.status_code == 200 else ""
+
+
+def until(condition: Callable[[], Any], limit_s: float = 600.0) -> Any:
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.5)
+    return value
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[tuple[int, list[str]]]:
+    """A web hook on loopback and what it was told."""
+    told: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            return
+
+    hook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=hook.serve_forever)
+    thread.start()
+    yield hook.server_address[1], told
+    hook.shutdown()
+    hook.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, digits_dir: str, listener: tuple[int, list[str]]
+) -> Iterator[Server]:
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    root = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = demo.start_server(root, port)
+    url = environment["PREFECT_API_URL"]
+    try:
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: root / "prefect"}):
+            hook_port, told = listener
+            block = CustomWebhookNotificationBlock(
+                name="test", url=f"http://127.0.0.1:{hook_port}", json_data={"text": "{{subject}}: {{body}}"}
+            )
+            block.save("alerts")
+            with pytest.MonkeyPatch.context() as patch:
+                for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+                    patch.setenv(name, environment[name])
+                deploy("custom-webhook/alerts")
+                deploy("custom-webhook/alerts")
+        yield Server(root, url.removesuffix("/api"), environment, digits_dir, told)
+    finally:
+        demo.stop(root)
+
+
+@pytest.fixture(scope="module")
+def worker(server: Server) -> Server:
+    """The same server once a run of the schedule has appeared, with a worker and without the schedule."""
+    until(lambda: [run for run in server.runs("vdm-eval") if run["state"]["type"] == "SCHEDULED"])
+    found = httpx.get(f"{server.url}/api/deployments/name/vdm-eval/vdm-eval", timeout=60).json()
+    for schedule in found["schedules"]:
+        httpx.patch(
+            f"{server.url}/api/deployments/{found['id']}/schedules/{schedule['id']}", json={"active": False}, timeout=60
+        ).raise_for_status()
+    demo.start_worker(server.root, server.environment)
+    return server
+
+
+def test_a_scheduled_run_appears_and_deploying_twice_makes_nothing_double(server):
+    until(lambda: [run for run in server.runs("vdm-eval") if run["state"]["type"] == "SCHEDULED"])
+    names = sorted(each["name"] for each in server.post("/automations/filter", {}))
+    assert names == ["vdm-eval-on-checkpoint", "vdm-eval-regressed", "vdm-run-failed", "vdm-zombies"]
+    assert len(server.post("/deployments/filter", {})) == 5
+
+
+@pytest.mark.parametrize("plugins", [True, False])
+@pytest.mark.parametrize(
+    ("parameter", "named"), [("experiment=digit", "digits"), ('overrides={"model.n_emb": 64}', "model.n_embd")]
+)
+def test_a_wrong_config_is_refused_before_there_is_a_run(server, plugins, parameter, named):
+    done = server.cli("deployment", "run", "vdm-train/vdm-train", "-p", parameter, plugins=plugins)
+    assert done.returncode != 0
+    assert named in done.stdout + done.stderr
+    assert server.runs("vdm-train") == []
+
+
+def test_a_training_by_its_bare_name_is_evaluated_by_event_and_its_artifacts_are_there(worker):
+    workdir = str(worker.root / "runs" / "short")
+    given = {"experiment": "debug", "data": worker.data, "workdir": workdir}
+    done = worker.cli("deployment", "run", "vdm-train", "--params", json.dumps(given))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = worker.runs("vdm-train")
+    until(lambda: worker.run(run["id"])["state"]["type"] in FINAL)
+    assert worker.run(run["id"])["state"]["type"] == "COMPLETED", worker.run(run["id"])["state"]
+
+    def reported() -> list[Path]:
+        return [Path(workdir) / "eval" / f"{step}.json" for step in (3, 6)]
+
+    until(lambda: all(path.exists() for path in reported()))
+    evaluations = [run for run in worker.runs("vdm-eval") if run["parameters"].get("workdir") == workdir]
+    assert evaluations
+    until(lambda: all(worker.run(run["id"])["state"]["type"] in FINAL for run in evaluations))
+    assert {worker.run(run["id"])["state"]["type"] for run in evaluations} == {"COMPLETED"}
+    names = {each["key"] for each in worker.post("/artifacts/latest/filter", {})}
+    kinds = {name.split("-")[0] for name in names if name}
+    assert {"progress", "workdir", "tensorboard", "bpd", "report", "samples"} <= kinds
+
+
+def test_an_event_with_a_strange_payload_is_a_failed_run_that_says_what_is_missing(worker):
+    event = {
+        "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "event": "vdm.checkpoint.committed",
+        "resource": {"prefect.resource.id": "vdm.run.strange"},
+        "payload": {"something": ["else"]},
+        "id": "00000000-0000-4000-8000-00000000abcd",
+    }
+    httpx.post(f"{worker.url}/api/events", json=[event], timeout=60).raise_for_status()
+    run = until(lambda: [run for run in worker.runs("vdm-eval") if run["parameters"].get("workdir") == ""])[0]
+    state = until(lambda: (s := worker.run(run["id"])["state"])["type"] in FINAL and s)
+    assert state["type"] == "FAILED"
+    assert "workdir is empty" in state["message"]
+    # Whoever is to be told of failures is told.
+    until(lambda: any("workdir is empty" in text for text in worker.told))
+
+
+def start_long_training(worker: Server, name: str) -> tuple[str, int, Path]:
+    """Start a training that does not end by itself; return its run, its process and its run directory."""
+    workdir = worker.root / "runs" / name
+    run_id = worker.start(
+        "vdm-train", experiment="debug", data=worker.data, workdir=str(workdir), overrides=LONG
+    )  # fmt: skip
+    until(lambda: step_of(workdir) > 25)
+    return run_id, next(pid for pid in _marked(run_id) if _parent(pid) not in set(_marked(run_id))), workdir
+
+
+def step_of(workdir: Path) -> int:
+    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
+        return int(json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+    return 0
+
+
+def test_cancelling_a_run_stops_its_training_and_keeps_its_state(worker):
+    run_id, _, workdir = start_long_training(worker, "cancelled")
+    assert worker.cli("flow-run", "cancel", run_id).returncode == 0
+    until(lambda: worker.run(run_id)["state"]["type"] == "CANCELLED")
+    until(lambda: not list(_marked(run_id)), 60)
+    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    assert max(steps) == step_of(workdir)
+
+
+def test_a_killed_flow_stops_its_training_and_a_retry_goes_on_from_there(worker):
+    run_id, training, workdir = start_long_training(worker, "killed")
+    os.kill(_parent(training), signal.SIGKILL)
+    until(lambda: worker.run(run_id)["state"]["type"] == "CRASHED")
+    until(lambda: not list(_marked(run_id)), 60)
+    saved = step_of(workdir)
+    assert worker.cli("flow-run", "retry", run_id).returncode == 0
+    until(lambda: step_of(workdir) > saved + 5)
+    rows = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()[:-1]]
+    assert rows == list(range(1, len(rows) + 1))
+    assert worker.cli("flow-run", "cancel", run_id).returncode == 0
+    until(lambda: not list(_marked(run_id)))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here to look at the pages")
+@pytest.mark.parametrize("kind", ["bpd", "report", "run"])
+def test_the_pages_of_a_run_show_the_table_and_the_pictures(worker, tmp_path, kind):
+    (run,) = [run for run in worker.runs("vdm-train") if run["parameters"]["workdir"].endswith("short")]
+    keys = [each["key"] for each in worker.post("/artifacts/latest/filter", {})]
+    if kind == "run":
+        address = f"{worker.url}/v2/runs/flow-run/{run['id']}?tab=Artifacts"
+    else:
+        address = f"{worker.url}/v2/artifacts/key/{next(k for k in keys if k.startswith(kind) and k.endswith('short'))}"
+    words = [
+        "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=12000", "--window-size=1400,1400",
+    ]  # fmt: skip
+    page = subprocess.run([*words, "--dump-dom", address], capture_output=True, text=True, check=True, timeout=300)
+    shot = tmp_path / f"{kind}.png"
+    subprocess.run([*words, f"--screenshot={shot}", address], capture_output=True, check=True, timeout=300)
+    assert shot.read_bytes().startswith(b"\x89PNG")
+    expected = {"bpd": "difference to the best", "report": "data:image/png;base64,", "run": "workdir"}[kind]
+    assert expected in page.stdout
+    if kind == "bpd":
+        assert " ± " in page.stdout
