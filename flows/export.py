@@ -32,6 +32,8 @@ def vdm_export(
     name: str | None = None,
     why: str = "exported by vdm-export",
     measure_again: bool = False,
+    samples: int | None = None,
+    sample_steps: int | None = None,
 ) -> Any:
     """Export a checkpoint, verify the bundle, and promote it if it is not worse than the promoted one.
 
@@ -44,6 +46,8 @@ def vdm_export(
       name: Name of the model in the registry; default the experiment.
       why: For the registry's history.
       measure_again: Measure bits/dim again from the bundle itself, and compare; needs data.
+      samples: Images in the bundle's samples.png; by default 64, or what a CPU draws in about a minute.
+      sample_steps: Sampling steps of each; by default likewise 250 or less.
     """
     if measure_again and data is None:
         raise ConfigError("measure_again needs the data: give the data directory")
@@ -56,7 +60,9 @@ def vdm_export(
     if model is not None and bundle_is_there and (decided := decision(model, out)) is not None:
         return publish(workdir, out, decided, skipped=True)
     if not bundle_is_there:
-        words = ["--workdir", workdir, "--step", str(step), "--out", out, *([] if data is None else ["--data", data])]
+        given = {"--data": data, "--samples": samples, "--sample-steps": sample_steps}
+        words = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+        words = ["--workdir", workdir, "--step", str(step), "--out", out, *words]
         run_job(f"export step {step}", vdm("export", *words, workdir=workdir))
     if model is None or measure_again:
         # Otherwise the promotion verifies just as much.

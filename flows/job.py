@@ -88,14 +88,14 @@ def run_job(title: str, job: Job, launcher: Launcher | None = None, *, stop_is_f
         code = (launcher or LocalProcess(key=key)).run(job, on_line)
     except CallError as error:
         kind = PassingError if error.status in _PASSING else JobError
-        raise kind(f"{title}: {redact(str(error))}") from None
+        raise kind(redact(f"{title}: {error}")) from None
     if code == EXIT_STOPPED:
-        message = f"{title} was stopped with its state saved: running it again goes on from there"
+        message = redact(f"{title} was stopped with its state saved: running it again goes on from there")
         raise JobError(message) if stop_is_final else PassingError(message)
     if code != 0:
         reason = next((line for line in reversed(last) if line.startswith("vdm ")), last[-1] if last else "no output")
         kind = PassingError if NO_CAPACITY in reason else JobError
-        raise kind(f"{title} ended with exit code {code}: {reason}")
+        raise kind(redact(f"{title} ended with exit code {code}: {reason}"))
     return _result(title, last)
 
 

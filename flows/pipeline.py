@@ -28,8 +28,8 @@ def vdm_pipeline(
     launcher: Kind = "local",
     tpu: TpuSlice | None = None,
     ssh: SshPlace | None = None,
-    samples: int = 16,
-    sample_steps: int = 64,
+    samples: int | None = None,
+    sample_steps: int | None = None,
 ) -> Any:
     """Go from a data set to a promoted model; run it again to go on after a stage that failed.
 
@@ -43,26 +43,22 @@ def vdm_pipeline(
       launcher: Where the training runs, as for vdm-train.
       tpu: The slice for launcher tpu.
       ssh: The hosts for launcher ssh.
-      samples: Images in the picture of the newest checkpoint; 0 draws none.
+      samples: Images in the pictures of the newest checkpoint and of the bundle; by default each flow's own.
       sample_steps: Sampling steps of each of them.
     """
     config = configs.load(experiment, overrides)
     data, workdir = data_dir(data, config), work_dir(workdir, experiment)
     check_place(launcher, tpu, ssh, config, data, workdir)
+    pictures = {"samples": samples, "sample_steps": sample_steps}
+    pictures = {name: value for name, value in pictures.items() if value is not None}
+    where = {"launcher": launcher, "tpu": tpu, "ssh": ssh}
+    run = {"workdir": workdir, "data": data}
     stages: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
         ("data", vdm_preprocess, {"dataset": config.data.name, "source": source, "out": data}),
-        (
-            "training",
-            vdm_train,
-            {
-                "experiment": experiment, "overrides": overrides, "data": data, "workdir": workdir,
-                "launcher": launcher, "tpu": tpu, "ssh": ssh,
-            },
-        ),
-        ("evaluation", vdm_eval,
-         {"workdir": workdir, "data": data, "samples": samples, "sample_steps": sample_steps}),
-        ("export", vdm_export, {"workdir": workdir, "data": data, "registry": registry}),
-    ]  # fmt: skip
+        ("training", vdm_train, {"experiment": experiment, "overrides": overrides, **run, **where}),
+        ("evaluation", vdm_eval, run | pictures),
+        ("export", vdm_export, run | pictures | {"registry": registry}),
+    ]
     lines: list[str] = []
     for name, stage, parameters in stages:
         state = stage(**parameters, return_state=True)

@@ -35,7 +35,7 @@ def run(
         VdmError: the bundle does not verify, or the gate refuses it; the message says why.
     """
     who = who or _user()
-    known = name is not None and (epath.Path(registry) / name / bundle / SUMS).exists()
+    known = name is not None and "/" not in bundle and (epath.Path(registry) / name / bundle / SUMS).exists()
     place = str(Model(registry, name).directory(bundle)) if known and name else bundle
     with fetched(place) as directory:
         run_checks(directory)

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
@@ -13,9 +16,12 @@ import configs
 from flows import evaluate, run_view
 from flows.evaluate import vdm_eval
 from flows.export import vdm_export
+from flows.job import JobError, run_job
+from flows.parameters import slug
 from flows.pipeline import vdm_pipeline
 from flows.preprocess import vdm_preprocess
 from flows.train import vdm_train
+from pipelines.launch.job import Job
 from vdm_lib.errors import CheckpointError, ConfigError, DataError
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("prefect_server")]
@@ -44,7 +50,7 @@ def parameters(root: Path) -> dict[str, Any]:
     return {
         "experiment": "debug",
         "data": str(root / "data"),
-        "workdir": str(root / "runs" / SECRET),
+        "workdir": str(root / "runs" / "debug"),
         "registry": str(root / "registry"),
         "samples": 4,
         "sample_steps": 4,
@@ -52,8 +58,6 @@ def parameters(root: Path) -> dict[str, Any]:
 
 
 def key(place: Path, kind: str) -> str:
-    from flows.parameters import slug
-
     return f"{kind}-{slug(parameters(place)['workdir'])}"
 
 
@@ -93,28 +97,64 @@ def test_the_report_shows_the_curve_and_the_samples(place):
     assert "promoted" in artifact(key(place, "export")).data
 
 
-def test_a_secret_of_the_environment_is_in_no_artifact(place):
+def test_a_secret_of_the_environment_is_in_no_log_error_or_artifact(place, monkeypatch, caplog):
+    monkeypatch.setenv("PLANTED_API_KEY", SECRET)
+    code = "import os, sys; print('key', os.environ['PLANTED_API_KEY']); sys.exit(3)"
+
+    @flow
+    def leaks() -> None:
+        run_job(f"show {SECRET}", Job((sys.executable, "-c", code)))
+
+    state = leaks(return_state=True)
+    assert state.is_failed()
+    assert SECRET not in state.message
+    assert "key <PLANTED_API_KEY>" in caplog.text
     with get_client(sync_client=True) as client:
         artifacts = client.read_artifacts()
-    texts = [str(each.data) for each in artifacts if each.type == "markdown" and "[" not in str(each.data)[:1]]
-    assert texts
-    assert not [text for text in texts if text.startswith("# ") and SECRET in text.split("\n---\n")[0]]
+    assert len(artifacts) > 5
+    assert not [each.key for each in artifacts if SECRET in str(each.data)]
 
 
-def test_a_checkpoint_that_is_worse_by_more_than_two_errors_is_announced(place, tmp_path, monkeypatch):
-    run = Path(parameters(place)["workdir"])
-    good, bad = run_view.reports(str(run))
+def test_a_job_that_was_interrupted_is_run_again_and_one_that_failed_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_job, "retry_delay_seconds", [0.01])
+    tries = tmp_path / "tries"
+    code = f"""
+import sys
+with open({str(tries)!r}, "a") as file:
+    file.write("x")
+if len(open({str(tries)!r}).read()) < 3:
+    sys.exit(int(sys.argv[1]))
+print('{{"done": true}}')
+"""
+
+    @flow
+    def one(exit_code: int, final: bool = False) -> Any:
+        return run_job("probe", Job((sys.executable, "-c", code, str(exit_code))), stop_is_final=final)
+
+    assert one(75) == {"done": True}
+    assert tries.read_text() == "xxx"
+    for exit_code, final in ((1, False), (75, True)):
+        tries.unlink()
+        with pytest.raises(JobError):
+            one(exit_code, final)
+        assert tries.read_text() == "x"
+
+
+def test_a_checkpoint_that_is_worse_by_more_than_two_errors_is_announced(place, monkeypatch):
+    good, bad = run_view.reports(parameters(place)["workdir"])
     events: list[dict[str, Any]] = []
     monkeypatch.setattr(evaluate, "emit_event", lambda name, **rest: events.append({"event": name, **rest}))
-    from dataclasses import replace
+    worse, noise = (replace(bad, step=9, bpd=good.bpd + by, bpd_stderr=0.1) for by in (1.0, 0.1))
 
-    worse = replace(bad, step=9, bpd=good.bpd + 1.0, bpd_stderr=0.1)
-    logger_free = vdm_eval.with_options(name="probe")
-    monkeypatch.setattr(evaluate, "get_run_logger", lambda: __import__("logging").getLogger("probe"))
-    evaluate.announce_regressions("runs/a", [worse], [good, worse])
-    assert logger_free.name == "probe"
+    @flow
+    def look(report: Any) -> None:
+        evaluate.announce_regressions("runs/a", [report], [good, report])
+
+    look(noise)
+    assert not events
+    look(worse)
     assert [each["event"] for each in events] == ["vdm.eval.regressed"]
-    assert events[0]["payload"]["step"] == 9
+    assert events[0]["payload"]["best_step"] == good.step and events[0]["payload"]["step"] == 9
 
 
 def test_nothing_new_is_skipped(place):
@@ -152,7 +192,7 @@ def test_a_worse_model_is_not_promoted_and_the_run_says_so(place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flow", "given", "error", "message"),
+    ("deployed", "given", "error", "message"),
     [
         (vdm_train, {"experiment": "debug", "overrides": {"model.n_emb": 64}}, Exception, "n_emb"),
         (vdm_train, {"experiment": "debug", "data": "no/such/data"}, DataError, "no/such/data"),
@@ -165,11 +205,11 @@ def test_a_worse_model_is_not_promoted_and_the_run_says_so(place, tmp_path):
         (vdm_preprocess, {"runner": "DataflowRunner", "out": "data/x"}, ConfigError, "gs://"),
     ],
 )
-def test_bad_input_is_one_line_before_anything_is_started(flow, given, error, message, monkeypatch, tmp_path):
+def test_bad_input_is_one_line_before_anything_is_started(deployed, given, error, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
     with pytest.raises(error, match=message):
-        flow(**given)
+        deployed(**given)
 
 
 def test_a_tpu_training_checks_the_slice_before_anything_is_created(monkeypatch):
