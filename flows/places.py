@@ -1,6 +1,5 @@
 """Where a training runs: what the flow's parameters mean, and how what they have left there is ended."""
 
-import logging
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from prefect.client.schemas.objects import FlowRun
+from prefect.logging import get_logger
 
 from flows.job import run_key, vdm
 from flows.redaction import redact
@@ -155,7 +155,8 @@ def stop_leftovers(flow: Any, flow_run: FlowRun, state: Any) -> None:
     It runs in a process of its own, so only the run is left to find the job by: by its id here, by the run
     directory among its parameters elsewhere. Done twice it does no harm.
     """
-    log = logging.getLogger("prefect.flow_runs")
+    # The run is over, so that its own log takes nothing any more: this is the worker's.
+    log = get_logger("vdm")
     given: Mapping[str, Any] = flow_run.parameters or {}
     kind = given.get("launcher", "local")
     stopped = stop_marked(str(flow_run.id), grace_s=_TPU_GRACE_S if kind == "tpu" else _SSH_GRACE_S)

@@ -176,19 +176,23 @@ def test_one_broken_run_does_not_keep_the_others_from_their_evaluation(place, tm
 
 
 def test_a_worse_model_is_not_promoted_and_the_run_says_so(place, tmp_path):
-    registry = tmp_path / "registry"
-    shutil.copytree(place / "registry", registry)
-    promoted = (registry / "debug" / "promoted").read_text().strip()
-    metrics = registry / "debug" / promoted / "metrics.json"
-    values = json.loads(metrics.read_text())
-    metrics.write_text(json.dumps({**values, "bpd": values["bpd"] - 1.0, "bpd_stderr": 1e-3}))
     run = parameters(place)["workdir"]
-    other = next(step for step in (3, 6) if not promoted.startswith(f"{step:08d}"))
-    out = str(tmp_path / "bundle")
-    state = vdm_export(workdir=run, step=other, out=out, registry=str(registry), return_state=True)
-    assert state.name == "NotPromoted", state.message
+    (bundle,) = (Path(run) / "export").iterdir()
+    better = "00000099-0123456789"
+    model = tmp_path / "registry" / "debug"
+    shutil.copytree(bundle, model / better)
+    values = json.loads((bundle / "metrics.json").read_text())
+    (model / better / "metrics.json").write_text(json.dumps({**values, "bpd": values["bpd"] - 1, "bpd_stderr": 1e-3}))
+    (model / "promoted").write_text(f"{better}\n")
+    given = {"workdir": run, "registry": str(tmp_path / "registry")}
+    state = vdm_export(**given, return_state=True)
+    assert (state.name, state.is_completed()) == ("NotPromoted", True), state.message
     assert "worse" in state.message
-    assert (registry / "debug" / "promoted").read_text().strip() == promoted
+    assert (model / "promoted").read_text().strip() == better
+    # The same question gets the same answer without a job.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
+        assert vdm_export(**given, return_state=True).name == "NotPromoted"
 
 
 @pytest.mark.parametrize(

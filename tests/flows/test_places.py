@@ -5,9 +5,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from flows.places import SshPlace, TpuSlice, give_back, stop_leftovers, training
 from pipelines.launch.local import KEY_VARIABLE, LocalProcess, stop_marked
 from pipelines.launch.ssh_hosts import SshHosts
+from pipelines.launch.tpu_request import RUN_LABEL
 from tests.flows.test_local import HOLDS_OUT, SAVES_AND_STOPS, alive
 from tests.pipelines.launch.conftest import fake, gcloud_home, launch  # noqa: F401
 from tests.pipelines.launch.launching import needs_gcloud
@@ -67,12 +70,16 @@ def test_each_launcher_gets_its_job():
 
 
 @needs_gcloud
+@pytest.mark.timeout(900)
 def test_a_slice_that_a_run_has_left_is_deleted_and_no_other(launch):  # noqa: F811
     workdir = "gs://bucket/run"
     tpu = TpuSlice(accelerator="v4-16", zones="us-central1-a")
     name = f"vdm-{tpu.request(workdir).run_id}"
-    launch.pod(name=name, workdir=workdir).bring_up()
-    launch.pod(name="vdm-other", workdir="gs://bucket/other").bring_up()
-    for _ in range(2):
-        give_back(tpu, workdir, logging.getLogger("test"))
+    for each, run in ((name, tpu.request(workdir).run_id), ("vdm-other", "0123456789ab")):
+        body = {"acceleratorType": "v4-16", "labels": {RUN_LABEL: run}}
+        launch.api.make_ready_node("us-central1-a", each, body)
+    give_back(tpu, workdir, logging.getLogger("test"))
+    assert launch.api.node_names() == ["vdm-other"]
+    # Done twice it does no harm.
+    give_back(tpu, workdir, logging.getLogger("test"))
     assert launch.api.node_names() == ["vdm-other"]
