@@ -1,13 +1,13 @@
 """The variational bound of a split: two parts in closed form, the diffusion loss by importance-sampled times.
 
-An estimate of image i in pass k is L(t_ik, x_i, eps_ik) / q(t_ik) with t_ik a systematic sample of the density q
-over the whole split (`time_density`). q is fitted to the checkpoint by a pilot whose draws are not used again, so
-that every estimate is unbiased.
+An estimate of image i in pass k is (L(t_ik, x_i, eps_ik) - beta(t_ik) C(t_ik, x_i, eps_ik)) / q(t_ik) with t_ik a
+systematic sample of the density q over the whole split (`time_density`) and C a control variate of mean zero
+(`control`). q and beta are fitted to the checkpoint by a pilot whose draws are not used again, so that every
+estimate is unbiased.
 """
 
 import time
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jaxtyping import Float
 
 from vdm_lib import time_density
 from vdm_lib.closed_forms import per_image, prior_table, recon_table
+from vdm_lib.config import ControlVariate, TimeSampling
+from vdm_lib.control import Coefficient, LinearControl, control_params, fit_coefficient
 from vdm_lib.likelihood import encode, nats_to_bpd
 from vdm_lib.model import VDM
 from vdm_lib.passes import NoStore, PassStore, Runner, check_finite, image_normals
@@ -47,6 +49,9 @@ class Bound:
     runner: Runner
     seed: int
     density: TimeDensity
+    coefficient: Coefficient
+    control: Runner
+    """Applies the control variate: the same images, other parameters."""
     recon: Float[np.ndarray, " n"]
     """Exact reconstruction loss of each image."""
     latent: Float[np.ndarray, " n"]
@@ -75,15 +80,26 @@ class Bound:
         return self.density.times(self.positions(pass_index))
 
     def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
-        """Return the diffusion loss of every image, divided by the density of its time."""
+        """Return the diffusion loss of every image less its control variate, divided by the density of its time."""
         times = self.times(pass_index)
         key = jax.random.fold_in(jax.random.key(self.seed), pass_index)
         nats = self.runner(DiffusionLoss(self.model), times, key)
+        if self.coefficient.knots:
+            nats = nats - self.coefficient.at(times) * self.control(LinearControl(self.model), times, key)
         return nats_to_bpd(nats, self.model.data.num_dims) / self.density.at(times)
 
 
-def fit_density(model: VDM, runner: Runner, seed: int) -> TimeDensity:
-    """Return the density of times that suits the parameters, from a pilot of `pilot_size` images.
+@dataclass(frozen=True)
+class Pilot:
+    """The losses of some images at evenly spread times, with their control variates, in bits per dimension."""
+
+    times: Float[np.ndarray, " m"]
+    losses: Float[np.ndarray, " m"]
+    controls: Float[np.ndarray, " m"]
+
+
+def draw_pilot(model: VDM, runner: Runner, control: Runner, seed: int) -> Pilot:
+    """Return the draws that density and coefficient are fitted to, of `time_density.pilot_size` images.
 
     Raises:
       DivergedError: losses that are not finite.
@@ -95,21 +111,20 @@ def fit_density(model: VDM, runner: Runner, seed: int) -> TimeDensity:
     times = TimeDensity().times(time_density.positions(seed, _PILOT + 1, size))
     key = jax.random.fold_in(jax.random.key(seed), _PILOT)
     losses = runner(DiffusionLoss(model), times, key, indices)
-    _check_pilot(losses, indices, num_images, runner.split.name)
-    return time_density.fit(times, nats_to_bpd(losses, model.data.num_dims))
-
-
-def _check_pilot(losses: np.ndarray, indices: np.ndarray, num_images: int, split_name: str) -> None:
     by_image = np.zeros(num_images)
     by_image[indices] = losses
-    check_finite(by_image, f"{split_name} images")
+    check_finite(by_image, f"{runner.split.name} images")
+    controls = control(LinearControl(model), times, key, indices)
+    num_dims = model.data.num_dims
+    return Pilot(times, nats_to_bpd(losses, num_dims), nats_to_bpd(controls, num_dims))
 
 
 def make_bound(
     model: VDM,
     runner: Runner,
     seed: int,
-    time_sampling: Literal["importance", "uniform"],
+    time_sampling: TimeSampling,
+    control_variate: ControlVariate = "none",
     store: PassStore | None = None,
 ) -> Bound:
     """Return the bound of a split under the parameters of the runner.
@@ -119,24 +134,37 @@ def make_bound(
       runner: parameters and images.
       seed: seed of times and noise.
       time_sampling: whether the density of the times is fitted or uniform.
-      store: where a fitted density is kept, so that a later process takes the same one.
+      control_variate: whether the loss of a linear denoiser is taken off.
+      store: where what is fitted is kept, so that a later process takes the same.
 
     Raises:
       DivergedError: losses that are not finite.
     """
     store = store or NoStore()
-    density, calls, seconds = TimeDensity(), 0, 0.0
-    if time_sampling == "importance":
-        kept = store.read("density")
+    control = replace(runner, params=control_params(model, runner.params, runner.split, control_variate))
+    density, coefficient, calls, seconds = TimeDensity(), Coefficient(), 0, 0.0
+    if time_sampling == "importance" or control_variate == "linear":
+        kept = store.read("pilot")
         if kept is None:
             started = time.perf_counter()
-            knots = np.asarray(fit_density(model, runner, seed).knots, np.float64)
-            kept = {"knots": knots, "seconds": np.asarray(time.perf_counter() - started)}
-            store.write("density", kept)
-        density, seconds = TimeDensity(tuple(kept["knots"].tolist())), float(kept["seconds"])
-        calls = time_density.pilot_size(len(runner.split.images))
+            pilot = draw_pilot(model, runner, control, seed)
+            losses = pilot.losses
+            if control_variate == "linear":
+                coefficient = fit_coefficient(pilot.times, losses, pilot.controls)
+                losses = losses - coefficient.at(pilot.times) * pilot.controls
+            if time_sampling == "importance":
+                density = time_density.fit(pilot.times, losses)
+            kept = {
+                "density": np.asarray(density.knots, np.float64),
+                "coefficient": np.asarray(coefficient.knots, np.float64),
+                "seconds": np.asarray(time.perf_counter() - started),
+            }
+            store.write("pilot", kept)
+        density = TimeDensity(tuple(kept["density"].tolist()))
+        coefficient = Coefficient(tuple(kept["coefficient"].tolist()))
+        calls, seconds = time_density.pilot_size(len(runner.split.images)), float(kept["seconds"])
     gamma_0, gamma_1 = (float(model.gamma(runner.params, jnp.asarray(t))) for t in (0.0, 1.0))
     num_levels, num_dims = model.data.num_levels, model.data.num_dims
     parts = (recon_table(gamma_0, num_levels), prior_table(gamma_1, num_levels))
     recon, latent = (nats_to_bpd(per_image(table, runner.split.images), num_dims) for table in parts)
-    return Bound(model, runner, seed, density, recon, latent, calls, seconds)
+    return Bound(model, runner, seed, density, coefficient, control, recon, latent, calls, seconds)

@@ -174,6 +174,7 @@ def summarise(
         timesteps=timesteps,
         time_sampling="none" if bound is None else "importance" if bound.density.knots else "uniform",
         time_density=() if bound is None else bound.density.knots,
+        control_coefficients=() if bound is None else bound.coefficient.knots,
         target_stderr=evaluation.target_se,
         params=subject.params,
         seed=evaluation.seed,

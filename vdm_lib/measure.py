@@ -82,7 +82,8 @@ def make_estimator(config: Config, runner: Runner, store: PassStore | None = Non
     model, evaluation = VDM.from_config(config), config.eval
     match evaluation.estimator:
         case "bound":
-            return make_bound(model, runner, evaluation.seed, evaluation.time_sampling, store)
+            how = evaluation.time_sampling, evaluation.control_variate
+            return make_bound(model, runner, evaluation.seed, *how, store)
         case "importance_weighted":
             if not model.model.timesteps:
                 raise ConfigError("the importance-weighted bound is of a chain of steps: give eval.timesteps=[100]")

@@ -111,6 +111,19 @@ class VDM:
         """Return gamma(t) and d gamma / dt, the slope by forward-mode differentiation."""
         return jax.jvp(lambda t: self.gamma(params, t), (t,), (jnp.ones_like(t),))
 
+    def gamma_and_factor(self, params: Params, t: PerImage) -> tuple[PerImage, PerImage]:
+        """Return gamma and what |eps - eps_hat|^2 is multiplied with in the diffusion loss.
+
+        These are the factors of Eqs. (4) and (5) of `diffusion`; with T steps times are rounded up to multiples of 1/T.
+        """
+        timesteps = self.model.timesteps
+        if not timesteps:
+            gamma_t, slope = self.gamma_and_slope(params, t)
+            return gamma_t, 0.5 * slope
+        t = diffusion.discretise_times(t, timesteps)
+        gamma_t = self.gamma(params, t)
+        return gamma_t, 0.5 * timesteps * jnp.expm1(gamma_t - self.gamma(params, t - 1.0 / timesteps))
+
     def eps_hat(
         self,
         params: Params,

@@ -11,26 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vdm_lib import diffusion
 from vdm_lib.bound import Bound
 from vdm_lib.report import NoiseLevel
 
 NUM_LEVELS = 20
-
-
-def loss_factor(bound: Bound, times: Float[np.ndarray, "*n"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return gamma at times and what |eps - eps_hat|^2 is multiplied with in the diffusion loss, float64."""
-    model, params = bound.model, bound.runner.params
-    t = jnp.asarray(times.reshape(-1))
-    timesteps = model.model.timesteps
-    if timesteps:
-        t = diffusion.discretise_times(t, timesteps)
-        gamma = model.gamma(params, t)
-        factor = 0.5 * timesteps * jnp.expm1(gamma - model.gamma(params, t - 1.0 / timesteps))
-    else:
-        gamma, slope = model.gamma_and_slope(params, t)
-        factor = 0.5 * slope
-    return np.asarray(gamma, np.float64).reshape(times.shape), np.asarray(factor, np.float64).reshape(times.shape)
 
 
 def noise_levels(bound: Bound, diff: Float[np.ndarray, "passes n"]) -> tuple[NoiseLevel, ...]:
@@ -45,7 +29,8 @@ def noise_levels(bound: Bound, diff: Float[np.ndarray, "passes n"]) -> tuple[Noi
     """
     times = np.stack([bound.times(k) for k in range(len(diff))])
     weights = 1.0 / bound.density.at(times)
-    gamma, factor = loss_factor(bound, times)
+    found = bound.model.gamma_and_factor(bound.runner.params, jnp.asarray(times.reshape(-1)))
+    gamma, factor = (np.asarray(each, np.float64).reshape(times.shape) for each in found)
     num_dims, num_levels = bound.model.data.num_dims, bound.model.data.num_levels
     squared_error = diff / weights * num_dims * np.log(2.0) / factor
     distortion = np.exp(gamma) * squared_error / num_dims * (num_levels / 2.0) ** 2
@@ -73,4 +58,5 @@ def noise_levels(bound: Bound, diff: Float[np.ndarray, "passes n"]) -> tuple[Noi
 
 
 def _rmse(squared: np.ndarray, weights: np.ndarray) -> float | None:
-    return float(np.sqrt(np.average(squared, weights=weights))) if squared.size else None
+    # A control variate may make single estimates negative.
+    return float(np.sqrt(max(0.0, np.average(squared, weights=weights)))) if squared.size else None

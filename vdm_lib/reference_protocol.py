@@ -104,6 +104,7 @@ def summarise_batches(
         timesteps=config.model.timesteps,
         time_sampling="uniform",
         time_density=(),
+        control_coefficients=(),
         target_stderr=None,
         params=subject.params,
         seed=evaluation.seed,

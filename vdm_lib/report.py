@@ -71,6 +71,8 @@ class BpdReport:
     """Density of the times: importance or uniform; `none` where no time is drawn."""
     time_density: tuple[float, ...]
     """The density at equally spaced times from 0 to 1, linear between them; empty where it is uniform."""
+    control_coefficients: tuple[float, ...]
+    """What the control variate was multiplied with, at equally spaced times; empty where there was none."""
     target_stderr: float | None
     """The Monte Carlo error that was asked for."""
     params: str
@@ -111,11 +113,11 @@ class BpdReport:
             )
         try:
             levels = tuple(NoiseLevel(**level) for level in values["noise_levels"])
-            density = tuple(values["time_density"])
+            density, control = tuple(values["time_density"]), tuple(values["control_coefficients"])
             for name in ("bpd", "bpd_stderr"):
                 if not isinstance(values[name], int | float):
                     raise TypeError(f"{name} is no number")
-            return cls(**{**values, "noise_levels": levels, "time_density": density})
+            return cls(**{**values, "noise_levels": levels, "time_density": density, "control_coefficients": control})
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{origin} is no report of this version ({error}): {_REMEDY}") from error
 

@@ -80,26 +80,38 @@ def fit(times: Float[np.ndarray, " m"], losses: Shaped[np.ndarray, " m"]) -> Tim
     The standard deviation in each bin of time is that about a line, smoothed over neighbours, and mixed with a
     uniform floor. Where little is to be gained, and for few draws, the density is uniform.
     """
-    num_bins = min(_LARGEST_NUMBER_OF_BINS, len(times) // _DRAWS_PER_BIN)
-    if num_bins < 2:
+    groups = bins(times)
+    if len(groups) < 2:
         return TimeDensity()
-    order = np.argsort(times, kind="stable")
-    deviations, centres = [], []
-    for group in np.array_split(order, num_bins):
-        t, y = np.asarray(times, np.float64)[group], losses[group]
-        design = np.stack([np.ones_like(t), t - t.mean()], axis=1)
-        residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-        deviations.append(np.sqrt(np.square(residual).sum() / (len(group) - 2)))
-        centres.append(t.mean())
-    padded = np.pad(deviations, 1, mode="edge")
-    smooth = (padded[:-2] + 2.0 * padded[1:-1] + padded[2:]) / 4.0
+    centres = [float(times[group].mean()) for group in groups]
+    rests = [about_line(times[group], losses[group]) for group in groups]
+    smooth = smoothed([np.sqrt(np.square(rest).sum() / (len(rest) - 2)) for rest in rests])
     if not np.all(np.isfinite(smooth)) or smooth.mean() <= 0.0:
         return TimeDensity()
-    grid = np.linspace(0.0, 1.0, num_bins + 1)
+    grid = np.linspace(0.0, 1.0, len(groups) + 1)
     deviation = np.interp(grid, centres, smooth)
     density = _normalised((1.0 - _FLOOR) * deviation / deviation.mean() + _FLOOR)
     gain = np.mean(deviation**2) / np.mean(deviation**2 / np.asarray(density.knots))
     return density if gain >= _LEAST_GAIN else TimeDensity()
+
+
+def bins(times: Float[np.ndarray, " m"]) -> list[np.ndarray]:
+    """Return the draws of a pilot in bins of neighbours in time, up to 32 of at least 16 draws; one if they are few."""
+    order = np.argsort(times, kind="stable")
+    return np.array_split(order, max(1, min(_LARGEST_NUMBER_OF_BINS, len(times) // _DRAWS_PER_BIN)))
+
+
+def about_line(times: Float[np.ndarray, " b"], values: Shaped[np.ndarray, " b"]) -> Shaped[np.ndarray, " b"]:
+    """Return what is left of values after a line over time: two degrees of freedom less than there are values."""
+    t = np.asarray(times, np.float64)
+    design = np.stack([np.ones_like(t), t - t.mean()], axis=1)
+    return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+
+
+def smoothed(values: list[float]) -> Float[np.ndarray, " bins"]:
+    """Return each value averaged with half of its neighbours."""
+    padded = np.pad(np.asarray(values, np.float64), 1, mode="edge")
+    return (padded[:-2] + 2.0 * padded[1:-1] + padded[2:]) / 4.0
 
 
 def _normalised(values: Float[np.ndarray, " knots"]) -> TimeDensity:

@@ -30,16 +30,19 @@ def assert_within_errors(report: BpdReport, truth: float, slack: float = 0.0) ->
     )
 
 
-def bound_report(known: Known, *, passes: int = 8, seed: int = 0, time_sampling: str = "importance") -> BpdReport:
-    return report_of(make_bound(known.model, known.runner(), seed, time_sampling), passes, seed)
+PLAIN, FITTED = ("uniform", "none"), ("importance", "linear")
+
+
+def bound_report(known: Known, *, passes: int = 8, seed: int = 0, how: tuple[str, str] = FITTED) -> BpdReport:
+    return report_of(make_bound(known.model, known.runner(), seed, *how), passes, seed)
 
 
 def draws_report(known: Known, estimate, *, passes: int = 8, seed: int = 0) -> BpdReport:
     return report_of(Draws(estimate, known.runner(), seed, known.model.data.num_dims), passes, seed)
 
 
-def check_bound(known: Known, *, passes: int = 8, time_sampling: str = "importance") -> None:
-    report = bound_report(known, passes=passes, time_sampling=time_sampling)
+def check_bound(known: Known, *, passes: int = 8, how: tuple[str, str] = FITTED) -> None:
+    report = bound_report(known, passes=passes, how=how)
     assert_within_errors(report, truths.bound(known, known.model.model.timesteps))
 
 

@@ -5,17 +5,17 @@ import pytest
 from scipy.stats import chi2
 
 from tests.known_answers import truths
-from tests.known_answers.checks import bound_report, check_bound, check_chain, draws_report
+from tests.known_answers.checks import FITTED, PLAIN, bound_report, check_bound, check_chain, draws_report
 from tests.known_answers.models import gaussian, mixture
 from vdm_lib.importance_weighted import ImportanceWeighted
 
 KNOWN = {"gaussian": gaussian(), "mixture in 1-D": mixture(1), "mixture in 2-D": mixture(2, 120)}
 
 
-@pytest.mark.parametrize("time_sampling", ["uniform", "importance"])
+@pytest.mark.parametrize("how", [PLAIN, FITTED])
 @pytest.mark.parametrize("name", KNOWN)
-def test_the_bound_in_continuous_time(name, time_sampling):
-    check_bound(KNOWN[name], time_sampling=time_sampling)
+def test_the_bound_in_continuous_time(name, how):
+    check_bound(KNOWN[name], how=how)
 
 
 @pytest.mark.parametrize("timesteps", [4, 30])
@@ -40,10 +40,10 @@ def test_the_bound_falls_to_continuous_time_with_the_first_order():
     assert gaps[0] / gaps[1] == pytest.approx(2.0, rel=0.25)
 
 
-@pytest.mark.parametrize("time_sampling", ["uniform", "importance"])
-def test_the_stated_error_is_the_spread_over_seeds(time_sampling):
+@pytest.mark.parametrize("how", [PLAIN, FITTED])
+def test_the_stated_error_is_the_spread_over_seeds(how):
     known, seeds = KNOWN["mixture in 2-D"], 60
-    reports = [bound_report(known, passes=2, seed=seed, time_sampling=time_sampling) for seed in range(seeds)]
+    reports = [bound_report(known, passes=2, seed=seed, how=how) for seed in range(seeds)]
     variance = np.var([report.bpd for report in reports], ddof=1)
     stated = np.mean([report.bpd_stderr**2 for report in reports])
     # 0.1 % on each side of a variance from 60 draws; the stated error may be 10 % off beside.
@@ -54,15 +54,13 @@ def test_the_stated_error_is_the_spread_over_seeds(time_sampling):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_fitted_times_are_never_much_worse(name):
-    uniform, fitted = (
-        np.mean(
-            [bound_report(KNOWN[name], passes=4, seed=seed, time_sampling=how).bpd_stderr ** 2 for seed in range(8)]
-        )
-        for how in ("uniform", "importance")
+def test_what_is_fitted_is_never_much_worse(name):
+    plain, fitted = (
+        np.mean([bound_report(KNOWN[name], passes=4, seed=seed, how=how).bpd_stderr ** 2 for seed in range(8)])
+        for how in (PLAIN, FITTED)
     )
     # Each variance has 8 x 600 degrees of freedom: a deviation of 2 %, more for heavy tails.
-    assert fitted < 1.1 * uniform
+    assert fitted < 1.1 * plain
 
 
 def test_one_chain_estimates_the_bound_and_many_the_likelihood():

@@ -54,7 +54,7 @@ def test_reports_stand_in_the_order_of_their_steps():
             estimator_settings="", num_images=10, passes=2, network_calls=20, timesteps=0, time_sampling="uniform",
             time_density=(), target_stderr=None, params="ema", seed=0, dtype="float32", matmul_precision="float32",
             data_fingerprint="0" * 64, checkpoint_digest="1" * 64, code_version="0.1.0", seconds=1.0,
-            images_per_s=20.0, noise_levels=(),
+            images_per_s=20.0, noise_levels=(), control_coefficients=(),
         )  # fmt: skip
 
     reports = tuple(report(step) for step in (1200, 90, 300))

@@ -27,6 +27,7 @@ REPORT = BpdReport(
     timesteps=0,
     time_sampling="importance",
     time_density=(0.5, 1.5),
+    control_coefficients=(0.9, 1.0),
     target_stderr=None,
     params="ema",
     seed=0,
