@@ -130,8 +130,9 @@ def _loop(
             if saving:
                 checkpoints.save(state, metadata)
                 wishes.saved()
-                if train.sample_images and wish is not Wish.STOP:
-                    record.show(done, pictures.draw(state))
+                # Not at those that the clock asks for: where steps take seconds, pictures take minutes.
+                draw = train.sample_images and done % train.checkpoint_every == 0 and wish is not Wish.STOP
+                record.show(done, pictures.draw(state) if draw else {})
                 watch.restart_clock()
             if last:
                 break

@@ -185,7 +185,7 @@ class TrainConfig:
     max_skipped_steps: int = 100
     """With on_nan=skip: the run stops when more updates than this were left out."""
     sample_images: int = 16
-    """Images drawn for TensorBoard at each checkpoint, with a plot of the noise schedule; 0 draws neither."""
+    """Images drawn for TensorBoard every checkpoint_every steps, with a plot of the schedule; 0 draws neither."""
     sample_steps: int = 100
     """Steps of the sampler for these."""
 
