@@ -115,6 +115,7 @@ class TpuPod:
     _crew: Crew | None = field(default=None, init=False)
     _attempt: int = field(default=0, init=False)
     _installed: bool = field(default=False, init=False)
+    _lost_at: float | None = field(default=None, init=False)
 
     def run(self, job: Job, on_line: Callable[[str], None]) -> int:
         """Run the job to its end and return its exit code: 0 done, 75 stopped with the state saved.
@@ -164,15 +165,19 @@ class TpuPod:
                     )
                 case Verdict.FAILED:
                     code = judgement.worker.exit_code if judgement.worker else None
+                    if code != _USAGE and self._wait_for_lease():
+                        continue
                     self.counts.failures += 1
                     if code == _USAGE or self.counts.failures > self.max_failures:
                         return code or 1
                     self.say(f"starting it again ({self.counts.failures} of {self.max_failures})")
                 case Verdict.GONE:
+                    self._lost_at = time.monotonic()
                     self.say("the slice is gone: asking for a new one, to go on from the last checkpoint")
                     self._crew, self._installed = None, False
                     self.lease.release()
                 case _:
+                    self._lost_at = time.monotonic()
                     self.counts.restarts += 1
                     if self.counts.restarts > self.max_restarts:
                         raise LaunchError(f"a worker was lost {self.counts.restarts} times on slices that stayed")
@@ -195,6 +200,16 @@ class TpuPod:
         judgement, self.workers = watch(crew, self._attempt, on_line, self.patience, self._condition)
         self._tell(judgement)
         return judgement
+
+    def _wait_for_lease(self) -> bool:
+        """After a lost attempt, wait until it holds the run directory no more; once for each such loss."""
+        if self._lost_at is None:
+            return False
+        left_s = max(0.0, self._lost_at + self.patience.lease_s - time.monotonic())
+        self._lost_at = None
+        self.say(f"the attempt that was lost may still hold the run directory: trying again in {left_s:.0f} s")
+        time.sleep(left_s)
+        return True
 
     def _make_crew(self) -> Crew:
         if self.counts.slices >= self.max_slices:

@@ -19,12 +19,14 @@ class Patience:
         grace_s: from SIGTERM to SIGKILL; a checkpoint must fit in.
         settle_s: for the other workers to end once one has; jax's own limit for a lost peer is 100 s.
         unreachable_s: until workers that do not answer are given up.
+        lease_s: after which nothing is held any more by an attempt that was lost; pipelines/lock.py has 300 s on gs://.
     """
 
     poll_s: float = 15.0
     grace_s: float = 300.0
     settle_s: float = 180.0
     unreachable_s: float = 900.0
+    lease_s: float = 330.0
 
 
 def watch(

@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -317,7 +318,7 @@ class FakeTpu:
         node = {
             **body,
             "name": full,
-            "id": str(10**18 + self._count),
+            "id": str(uuid.uuid4().int)[:19],  # no other test's, for processes are found and ended by it
             "state": "CREATING",
             "health": "HEALTHY",
             "createTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

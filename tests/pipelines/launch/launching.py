@@ -60,7 +60,7 @@ class Launch:
         gcloud = Gcloud()
         api = TpuApi(gcloud, PROJECT, self.said.append, poll_s=0.2)
         lease = TpuLease(api, TpuRequest(**values), Budget(max_hours))
-        patience = Patience(poll_s=0.2, grace_s=20, settle_s=3, unreachable_s=120)
+        patience = Patience(poll_s=0.2, grace_s=20, settle_s=3, unreachable_s=120, lease_s=1)
         return TpuPod(lease, gcloud, self.package, self.said.append, patience, keep=keep)
 
     def job(self, last: int, *how: str) -> Job:

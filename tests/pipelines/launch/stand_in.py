@@ -1,7 +1,7 @@
 """A program that behaves like a training run on several workers, in milliseconds: it counts in its run directory.
 
 Worker 0 writes `step`, and each goes on from it. SIGTERM ends it with 75. argv: directory, last step; then what shall
-happen: `wait` (until the file `go` is there), `fail` (exit 3), `usage` (exit 2).
+happen: `wait` (until the file `go` is there), `fail` (exit 3), `usage` (exit 2), `lease` (exit 1 at the second start).
 """
 
 import os
@@ -19,6 +19,10 @@ with (directory / f"starts.{worker}").open("a") as file:
 if "usage" in rest or "fail" in rest:
     print("stand-in: this cannot work", flush=True)
     sys.exit(2 if "usage" in rest else 3)
+if "lease" in rest and len((directory / f"starts.{worker}").read_text().splitlines()) == 2:
+    # As on gs://, where an attempt that was killed holds the run directory for a while.
+    print("stand-in: another process trains here", flush=True)
+    sys.exit(1)
 file = directory / "step"
 step = int(file.read_text()) if file.exists() else 0
 print(f"from step {step}", flush=True)

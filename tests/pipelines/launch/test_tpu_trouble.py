@@ -15,7 +15,7 @@ from pipelines.launch.remote import GcloudRemote
 from tests.pipelines.launch.fake_tpu import FakeTpu
 from tests.pipelines.launch.launching import Launch, later, needs_gcloud, wait_for
 
-pytestmark = [needs_gcloud, pytest.mark.slow]
+pytestmark = [needs_gcloud, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def _go(launch: Launch) -> None:
@@ -34,6 +34,21 @@ def test_a_killed_worker_is_started_again_in_place(launch: Launch):
     assert len(launch.api.created) == 1
     assert launch.starts(1) == 2
     assert any("worker 1: exited with exit code 137" in line for line in launch.said)
+
+
+def test_a_lost_attempt_may_hold_the_run_directory_for_a_while(launch: Launch):
+    """The restart finds it held and fails; that is waited for, and is no failure of the program."""
+
+    def kill_all() -> None:
+        for worker in (0, 1):
+            os.kill(int((launch.directory / f"starts.{worker}").read_text()), signal.SIGKILL)
+        _go(launch)
+
+    pod = launch.pod()
+    code = pod.run(launch.job(40, "wait", "lease"), launch.when("step 20", kill_all))
+    assert code == 0, launch.said
+    assert (pod.counts.restarts, pod.counts.failures, launch.starts(0)) == (1, 0, 3)
+    assert any("may still hold the run directory" in line for line in launch.said)
 
 
 def test_connections_that_break_start_the_program_once(launch: Launch):
