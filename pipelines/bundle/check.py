@@ -32,9 +32,10 @@ REQUIRED = (
     "verify.py",
 )
 PROJECT = ("beam_jobs", "configs", "flows", "pipelines", "vdm_lib")
-# A bound on what `compare` returns, by what is computed and not by who computes it. Images are integers: a draw on
-# the border of two levels may round either way, so a few of them may differ.
-TOLERANCES = {"eps": 1e-4, "bpd": 1e-5, "sample": 1e-2}
+# A bound on what `compare` returns, by what is computed and not by who computes it. A draw on the border of two
+# levels may round either way, and the Fourier features multiply the last bit of z by 804: among 256 levels one or two
+# in a hundred differ by one from compiler to compiler. Images of other noise differ by a third of the range.
+TOLERANCES = {"eps": 1e-4, "bpd": 1e-5, "sample": 1e-3}
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
 
 
@@ -105,19 +106,18 @@ def check_sums(bundle: Path) -> int:
 
 
 def compare(what: str, name: str, got: Any, expected: Any) -> float:
-    """Return the difference of an output from the model's, for images the share of values that differ.
+    """Return the difference of an output from the model's over the largest value.
 
-    For all else the largest difference over the largest value; not finite counts as infinitely far.
+    For images the mean difference, for all else the largest; not finite counts as infinitely far.
     """
     import numpy as np
 
     got, expected = np.asarray(got), np.asarray(expected)
     if got.shape != expected.shape or got.dtype != expected.dtype:
         raise BundleError(f"{name} returns {got.dtype}{got.shape}, not {expected.dtype}{expected.shape}")
-    if what == "sample":
-        return float(np.mean(got != expected))
     scale = max(float(np.max(np.abs(expected))), 1e-30)
-    difference = float(np.max(np.abs(got.astype(np.float64) - expected))) / scale
+    differences = np.abs(got.astype(np.float64) - expected) / scale
+    difference = float(np.mean(differences) if what == "sample" else np.max(differences))
     return difference if np.isfinite(difference) else float("inf")
 
 

@@ -13,6 +13,7 @@ import configs
 from pipelines.run_dir import differences
 from pipelines.run_report.plots import plots
 from pipelines.run_report.record import Picture, Run
+from vdm_lib.report import with_error
 
 _PAGE = jinja2.Environment(
     loader=jinja2.PackageLoader("pipelines.run_report", ""), autoescape=True, undefined=jinja2.StrictUndefined
@@ -80,12 +81,6 @@ def _render(
         pictures=pictures,
         texts=texts,
     )
-
-
-def with_error(value: float, error: float) -> str:
-    """Return a number rounded by its error, such as 2.637 ± 0.004."""
-    digits = max(2, 1 - math.floor(math.log10(error))) if 0.0 < error < math.inf else 4
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _last(run: Run, column: str) -> float | None:

@@ -154,7 +154,7 @@ def _checked(facts: CardFacts) -> str:
     rows = [
         (
             f"`{name}`",
-            "share of levels that differ" if "sample" in name else "largest difference / largest value",
+            "mean difference / largest value" if "sample" in name else "largest difference / largest value",
             f"{facts.tolerances[name]:.0e}",
             f"{difference:.1e}",
         )

@@ -85,7 +85,9 @@ def test_differences_are_relative_to_the_largest_value():
     assert check.compare("eps", "eps", values + np.float32(0.5), values) == 0.125
     assert check.compare("eps", "eps", values * np.float32("nan"), values) == np.inf
     levels = np.array([1, 2, 3, 4], np.uint8)
-    assert check.compare("sample", "sample", levels + np.array([0, 0, 0, 1], np.uint8), levels) == 0.25
+    assert check.compare("sample", "sample", levels + np.array([0, 0, 0, 1], np.uint8), levels) == 0.0625
+    # Levels wrap around where they are subtracted as bytes.
+    assert check.compare("sample", "sample", levels - np.array([1, 0, 0, 0], np.uint8), levels) == 0.0625
     with pytest.raises(check.BundleError, match=r"eps\.jaxexport returns"):
         check.compare("eps", "eps.jaxexport", values[:1], values)
 
