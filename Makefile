@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-plan lock demo demo-flows demo-flows-stop deploy test test-slow check format bench clean
+.PHONY: help setup setup-plan setup-onnx docs lock demo demo-flows demo-flows-stop deploy test test-slow check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  -/'
@@ -37,6 +37,12 @@ $(VENV)/.stamp: requirements.lock pyproject.toml | $(UV)
 
 setup-plan: setup  ## adds the TPU compiler, 684 MB, for `vdm plan`
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-tpu.lock
+
+setup-onnx: setup  ## adds what `vdm export --onnx` needs, 185 MB
+	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements.lock --no-build-isolation --editable '.[onnx]'
+
+docs: setup  ## docs/api: the pages of vdm_lib, made of its docstrings
+	$(BIN)/pdoc --docformat google --output-directory docs/api vdm_lib
 
 lock: | $(UV)  ## resolve requirements.lock anew, keeping what still fits (UPGRADE=--upgrade takes the newest)
 	$(UV) pip compile pyproject.toml $(GROUPS:%=--extra %) $(LOCK_FLAGS) $(UPGRADE) --output-file requirements.lock

@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.figures import Figure
 
-NAMES = ("startup", "data", "train", "evaluate")
+NAMES = ("startup", "data", "train", "evaluate", "export")
 
 
 def row(figure: Figure) -> str:

@@ -1,6 +1,7 @@
 """The job `vdm export`: a checkpoint to a bundle of files that work without this project."""
 
 import importlib.metadata
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -57,6 +58,8 @@ def run(
     for name, value in (("samples", num_samples), ("sample-steps", sample_steps)):
         if value is not None and not 1 <= value <= 100_000:
             raise ConfigError(f"--{name} must lie in 1..100000, got {value}")
+    if onnx and importlib.util.find_spec("jax2onnx") is None:
+        raise ConfigError("--onnx needs jax2onnx, which is not installed: pip install 'vdm-pipeline[onnx]'")
     say = _stages()
     check_free(out)
     config = read_config(workdir)

@@ -13,14 +13,16 @@ The modules say one thing each: `schedules` gamma(t) = -log SNR(t), `diffusion` 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vdm_lib.loading import LoadedModel, load
+    from vdm_lib.loading import LoadedModel as LoadedModel
+    from vdm_lib.loading import load as load
 
-__all__ = ["LoadedModel", "load"]
+# No `__all__`: pdoc would leave out the modules.
+_LAZY = ("LoadedModel", "load")
 
 
 def __getattr__(name: str) -> Any:
     # Flows and Beam jobs import modules of this package and must not load jax with it.
-    if name in __all__:
+    if name in _LAZY:
         from vdm_lib import loading
 
         return getattr(loading, name)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from vdm_lib.errors import CheckpointError, ConfigError
@@ -55,14 +55,14 @@ class LoadedModel:
         z_1, key_data = functions.start(self._model, num, _seed(seed))
         return np.asarray(self._call("images", z_1, key_data, np.int32(steps)))
 
-    def bpd(self, images: Integer[np.ndarray, "b h w c"], *, passes: int = 1, seed: int = 0) -> Float[np.ndarray, " b"]:
+    def bpd(self, images: Shaped[np.ndarray, "..."], *, passes: int = 1, seed: int = 0) -> Float[np.ndarray, " b"]:
         """Return an estimate of the bound on -log p(x) of each image in bits per dimension, Eq. (11).
 
         A single estimate varies strongly with its time and noise: its mean over images or passes is what counts. The
         bits per dimension of a test set with their error are measured by `vdm eval`.
 
         Args:
-            images: levels 0 to num_levels - 1, any integer type.
+            images: levels 0 to num_levels - 1, [b, h, w, c], any integer type.
             passes: estimates that are averaged, each with times and noise of its own.
             seed: 0 to 2^32 - 1.
 
@@ -80,14 +80,14 @@ class LoadedModel:
 
     def eps(
         self,
-        z: Float[np.ndarray, "b h w c"] | Float[jax.Array, "b h w c"],
+        z: Shaped[np.ndarray, "..."] | Shaped[jax.Array, "..."],
         gamma: Float[np.ndarray, " b"] | Float[jax.Array, " b"] | float,
         conditioning: Float[np.ndarray, " b"] | Float[jax.Array, " b"] | float = 0.0,
     ) -> Float[np.ndarray, "b h w c"]:
         """Return the network's estimate of the noise eps in z = alpha x + sigma eps, Eq. (1).
 
         Args:
-            z: noisy images.
+            z: noisy images, [b, h, w, c].
             gamma: -log SNR of z, so that sigma^2 = sigmoid(gamma); one for all images or one for each.
             conditioning: 1 where augmentation touched the image, else 0.
 
@@ -103,7 +103,7 @@ class LoadedModel:
         return np.asarray(self._call("eps_hat", jnp.asarray(z, jnp.float32), *per_image))
 
     def gamma(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Return -log SNR(t), which is gamma(t) of Sec. 3, for times t in [0, 1]."""
+        """Return -log SNR at times t in [0, 1], the noise schedule of Sec. 3."""
         params = functions.unflatten_params(self.params)
         return np.asarray(self._model.gamma(params, jnp.asarray(t, jnp.float32)))
 
