@@ -1,5 +1,6 @@
 """The likelihood by the ODE against its exact value, for every kind of step, trace and dequantisation."""
 
+import jax
 import numpy as np
 import pytest
 from scipy.stats import chi2
@@ -53,11 +54,5 @@ def test_the_stated_error_is_the_spread_over_seeds():
 
 def test_a_solver_that_gives_up_is_no_number():
     estimate = OdeLikelihood(model=GAUSSIAN.model, **{**ODE, "tolerance": 1e-30})
-    nats = GAUSSIAN.runner()(estimate, np.zeros(100, np.float32), _key())
+    nats = GAUSSIAN.runner()(estimate, np.zeros(100, np.float32), jax.random.key(0))
     assert np.all(np.isnan(nats))
-
-
-def _key():
-    import jax
-
-    return jax.random.key(0)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.known_answers.models import gaussian
+from vdm_lib.bound import DiffusionLoss
 from vdm_lib.control import Coefficient, LinearControl, control_params, fit_coefficient
 
 TIMES = (np.arange(1024) + 0.5) / 1024
@@ -33,8 +34,6 @@ def test_it_is_the_loss_of_the_gaussian_model_itself():
     times = jnp.linspace(0.0, 0.99, 200)
     images = jnp.asarray(known.images[:200])
     control = np.asarray(LinearControl(known.model)(params, images, indices, times, key))
-    from vdm_lib.bound import DiffusionLoss
-
     loss = np.asarray(DiffusionLoss(known.model)(known.params, images, indices, times, key))
     gamma, factor = known.model.gamma_and_factor({}, times)
     u = np.exp(np.asarray(gamma))[:, None]
