@@ -1,6 +1,7 @@
 """One data job from start to end: claim the directory, run the pipeline, clean up what failed."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,8 +83,15 @@ def _claim(out_dir: epath.Path) -> bool:
         write_atomically(out_dir / MARKER_NAME, b'{"by": "vdm prepare"}\n')
     except OSError as error:
         _abandon(out_dir, existed)
-        raise DataError(f"{out_dir} cannot be written: {explain(error) or error}") from error
+        raise _unwritable(out_dir, error) from error
     return existed
+
+
+def _unwritable(out_dir: epath.Path, error: OSError) -> DataError:
+    reason = explain(error) or str(error)
+    if isinstance(error, FileNotFoundError) and os.fspath(out_dir).startswith("gs://"):
+        reason = "there is no such bucket"  # all that the error itself says is an address
+    return DataError(f"{out_dir} cannot be written: {reason}")
 
 
 def _abandon(out_dir: epath.Path, existed: bool) -> None:
@@ -134,7 +142,8 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
             message = explain(error)
             if message is not None:
                 raise DataError(message) from error
-            lines = str(error).strip().splitlines()
+            # Dataflow says 'failed, Error:' and then None.
+            lines = [line for line in str(error).splitlines() if line.strip() not in ("", "None")]
             raise DataError(f"the Beam job failed: {lines[-1] if lines else type(error).__name__}") from error
 
 
@@ -195,7 +204,7 @@ def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str])
         return manifest
     except OSError as error:
         _abandon(directory, existed)
-        raise DataError(f"{directory} cannot be written: {explain(error) or error}") from error
+        raise _unwritable(directory, error) from error
     except BaseException:
         _abandon(directory, existed)
         raise

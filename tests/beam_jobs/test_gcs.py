@@ -115,7 +115,11 @@ def test_pictures_are_read_from_a_bucket(gcs, tmp_path):
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(401, "no valid credentials for Google Cloud"), (403, "refuses access")],
+    [
+        (401, "no valid credentials for Google Cloud"),
+        (403, "refuses access"),
+        (404, "gs://bucket/digits cannot be written: there is no such bucket"),
+    ],
 )
 def test_a_refusal_is_one_line_and_nothing_is_written(gcs, status, message):
     gcs.store.always = status
