@@ -7,7 +7,6 @@
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -25,6 +24,8 @@ from vdm_lib.errors import VdmError
 ROOT = Path("demo-flows")
 _PIDS = "pids.json"
 _START_S = 300.0
+# Python warns of a child that is forgotten while it runs.
+_started: list[subprocess.Popen[bytes]] = []
 
 
 def main() -> None:
@@ -133,6 +134,7 @@ def _start(root: Path, name: str, environment: dict[str, str], words: list[str])
             [sys.executable, "-m", "prefect", *words], env=environment, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+    _started.append(process)
     path = root / _PIDS
     known = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps({**known, name: process.pid}))
@@ -148,8 +150,8 @@ def _run(root: Path, environment: dict[str, str], *argv: str) -> None:
 
 def _is_ours(pid: int) -> bool:
     """Say whether a process is one of Prefect's: its number may belong to another one by now."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+    for child in _started:
+        child.poll()
     try:
         return b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

@@ -11,6 +11,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.states import Cancelled, Running
 
 import configs
 from flows import evaluate, run_view
@@ -234,6 +235,17 @@ def test_a_run_directory_of_another_config_is_refused(place, monkeypatch):
     given = parameters(place)
     with pytest.raises(ConfigError, match="n_embd"):
         vdm_train("debug", {"model.n_embd": 96}, data=given["data"], workdir=given["workdir"])
+
+
+def test_two_runs_do_not_train_in_one_run_directory(place, monkeypatch):
+    monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
+    given = parameters(place)
+    more = {"overrides": {"train.steps": 9}, "data": given["data"], "workdir": given["workdir"]}
+    with get_client(sync_client=True) as client:
+        other = client.create_flow_run(vdm_train, parameters={"workdir": given["workdir"]}, state=Running())
+        with pytest.raises(ConfigError, match=f"prefect flow-run cancel {other.id}"):
+            vdm_train("debug", **more)
+        client.set_flow_run_state(other.id, Cancelled(), force=True)
 
 
 def test_every_override_that_a_config_has_is_known_to_the_form():

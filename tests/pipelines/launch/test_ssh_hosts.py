@@ -76,6 +76,26 @@ def test_a_failure_shows_the_last_lines_and_a_stop_saves(hosts):
     assert {state.exit_code for state in launcher.workers} == {75}
 
 
+def test_what_a_dead_launcher_has_left_running_is_ended_before_the_next_start(hosts):
+    launcher, run, said = hosts
+
+    class Died(BaseException):
+        """In place of SIGKILL: the launcher cannot stop what it started."""
+
+    def die(line: str) -> None:
+        if line == "step 10":
+            raise Died
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Died):
+        patch.setattr("pipelines.launch.crew.Crew.stop", lambda *_: [])
+        launcher.run(_job(run, 20, "wait"), die)
+    lines: list[str] = []
+    assert launcher.run(_job(run, 20), lines.append) == 0, said
+    assert lines[0] == "from step 10"
+    # Nothing is left to stop, and asking for it twice does no harm.
+    assert {state.state for state in launcher.stop(str(run))} == {"exited"}
+
+
 def test_a_host_that_is_not_there_is_told(hosts):
     launcher, run, _ = hosts
     launcher.hosts = (*HOSTS, "127.0.1.9")
