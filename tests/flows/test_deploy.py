@@ -1,11 +1,13 @@
 """What is shipped for the server: read as Prefect reads it, without one."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
+from prefect.server.utilities.user_templates import render_user_template_sync
 
 from flows.deploy import _AUTOMATIONS, deploy, read_automation
 from vdm_lib.errors import ConfigError, VdmError
@@ -37,6 +39,13 @@ def test_the_trigger_of_the_evaluation_takes_what_the_training_announces():
     read = DeploymentEventTrigger.model_validate(trigger)
     assert read.expect == {CHECKPOINT_COMMITTED}
     assert set(read.parameters) == {"workdir", "data"}
+    # The server asks for the value as JSON; what a payload lacks must be a value too, or no run is made.
+    made = {
+        name: json.loads(render_user_template_sync(text.replace("}}", "| tojson }}"), {"event": {"payload": payload}}))
+        for payload in ({}, {"workdir": "runs/a", "data": "data/a"})
+        for name, text in {f"{name} {len(payload)}": text for name, text in read.parameters.items()}.items()
+    }
+    assert made == {"workdir 0": "", "data 0": None, "workdir 2": "runs/a", "data 2": "data/a"}
 
 
 def test_automations_that_tell_somebody_need_somebody():

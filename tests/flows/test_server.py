@@ -149,14 +149,20 @@ def test_a_scheduled_run_appears_and_deploying_twice_makes_nothing_double(server
     assert len(server.post("/deployments/filter", {})) == 5
 
 
-@pytest.mark.parametrize("plugins", [True, False])
 @pytest.mark.parametrize(
-    ("parameter", "named"), [("experiment=digit", "digits"), ('overrides={"model.n_emb": 64}', "model.n_embd")]
+    ("plugins", "parameter", "named"),
+    [
+        (True, "experiment=digit", "did you mean 'digits'"),
+        (True, 'overrides={"model.n_emb": 64}', "did you mean 'model.n_embd'"),
+        # The server's own check says what is wrong, and lists the configs.
+        (False, "experiment=digit", "'digits'"),
+        (False, 'overrides={"model.n_emb": 64}', "'model.n_emb'"),
+    ],
 )
 def test_a_wrong_config_is_refused_before_there_is_a_run(server, plugins, parameter, named):
     done = server.cli("deployment", "run", "vdm-train/vdm-train", "-p", parameter, plugins=plugins)
     assert done.returncode != 0
-    assert named in done.stdout + done.stderr
+    assert named in " ".join((done.stdout + done.stderr).split())
     assert server.runs("vdm-train") == []
 
 
