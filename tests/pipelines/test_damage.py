@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -57,13 +58,14 @@ def flip_a_bit(path: Path) -> None:
 
 
 def fails_with(words: list[str], code: int, message: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """The command exits with a code and one line; libraries print nothing beside it."""
+    """The command exits with a code and one line after those of its progress; libraries print nothing beside it."""
     capfd.readouterr()
     assert command.main(words) == code
     captured = capfd.readouterr()
     assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert message in captured.err
+    *progress, error = captured.err.splitlines()
+    assert all(re.match(r"vdm \w+: +\d+\.\d s: ", line) for line in progress)
+    assert message in error
 
 
 def test_a_single_flipped_bit_changes_the_checksum_of_its_leaf_only():

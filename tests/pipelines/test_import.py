@@ -68,8 +68,9 @@ def test_a_checkpoint_of_the_original_is_evaluated_as_it_lies(run, published, di
     theirs = json.loads(capsys.readouterr().out)["reports"][0]
     assert command.main(["eval", "--workdir", str(run), "--step", "6", *words]) == 0
     ours = json.loads(capsys.readouterr().out)["reports"][0]
-    assert theirs == ours
-    assert json.loads((tmp_path / "eval" / "6.json").read_text()) == ours
+    assert json.loads((tmp_path / "eval" / "6.json").read_text()) == theirs
+    speed = {"seconds": 0, "images_per_s": 0}
+    assert theirs | speed == ours | speed
 
 
 def test_a_checkpoint_of_the_original_is_read_from_a_bucket(gcs, run, published, digits_dir, tmp_path):
