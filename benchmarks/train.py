@@ -16,10 +16,10 @@ import numpy as np
 
 import configs
 from benchmarks.figures import Figure, matmul_peak_flops, of_repetitions, peak_rss_gib, seconds
-from pipelines.begin import hold
-from pipelines.program import compile_step
-from pipelines.record import Record
 from pipelines.stop import StopRequest, Wishes
+from pipelines.training.begin import hold
+from pipelines.training.program import compile_step
+from pipelines.training.record import Record
 from vdm_lib.batches import Batches
 from vdm_lib.feed import make_feed
 from vdm_lib.sharding import make_mesh

@@ -39,7 +39,7 @@ class TpuSlice:
         reserved: from a reservation.
         wait_hours: for capacity.
         max_hours: hold slices at most this long, then stop with the state saved.
-        max_cost_usd: the same by pipelines/accelerator_prices.toml.
+        max_cost_usd: the same by pipelines/planning/accelerator_prices.toml.
         network, subnetwork, service_account: the project's own by default.
         internal_ips: no external addresses.
     """

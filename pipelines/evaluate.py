@@ -14,8 +14,8 @@ import jax
 
 import configs
 from pipelines import run_dir
-from pipelines.eval_files import PassFiles, eval_path, identity, write_parquet
-from pipelines.eval_tables import columns_of
+from pipelines.evaluation.files import PassFiles, eval_path, identity, write_parquet
+from pipelines.evaluation.tables import columns_of
 from pipelines.progress import Progress
 from pipelines.results import EvalResult
 from pipelines.stop import StopRequest, stop_on_signal

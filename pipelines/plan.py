@@ -15,9 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 import configs
-from pipelines import accelerators, prices
-from pipelines.accelerators import Accelerator
-from pipelines.plan_report import Plan, PlanRanking, rank
+from pipelines.planning import accelerators, prices
+from pipelines.planning.accelerators import Accelerator
+from pipelines.planning.report import Plan, PlanRanking, rank
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError, VdmError
 
@@ -161,7 +161,7 @@ def _compile(config: Config, accelerator: Accelerator) -> dict[str, Any]:
         "compiled": True,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.plan_compile"],
+        [sys.executable, "-m", "pipelines.planning.compile"],
         input=json.dumps(request), capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode:

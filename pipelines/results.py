@@ -4,9 +4,9 @@
 """
 
 import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pipelines.tables import FINGERPRINT_DIGITS, columns, differences, duration, measured_bpd, megabytes, rounded
 from vdm_lib.report import BpdReport, with_error
 
 
@@ -44,12 +44,12 @@ class PrepareResult:
         rows = [("split", "images", "rejected", "duplicates", "fingerprint")]
         for name, count in self.splits.items():
             numbers = (f"{number:,}" for number in (count, self.rejected[name], self.duplicates[name]))
-            rows.append((name, *numbers, self.fingerprints[name][:_DIGITS]))
+            rows.append((name, *numbers, self.fingerprints[name][:FINGERPRINT_DIGITS]))
         between = f"\n{self.test_images_in_train:,} test images are in train too" if self.test_images_in_train else ""
         return (
             f"{self.name} in {self.data_dir}: {total:,} images in {self.num_shards:,} files, "
-            f"{_duration(self.seconds)} ({_rounded(self.images_per_s)} images/s)\n"
-            f"{_columns(rows, right=(1, 2, 3))}{between}"
+            f"{duration(self.seconds)} ({rounded(self.images_per_s)} images/s)\n"
+            f"{columns(rows, right=(1, 2, 3))}{between}"
         )
 
 
@@ -86,12 +86,12 @@ class TrainResult:
             )
         else:
             head = f"trained to step {self.step:,} in {self.workdir}"
-        return _columns(
+        return columns(
             [
                 (head,),
                 ("parameters", f"{self.num_params:,}"),
-                ("speed (last interval)", f"{_rounded(self.steps_per_s)} steps/s"),
-                ("time of this call", _duration(self.seconds)),
+                ("speed (last interval)", f"{rounded(self.steps_per_s)} steps/s"),
+                ("time of this call", duration(self.seconds)),
                 ("training bpd (with dropout, last interval)", f"{self.bpd:.3f} bits/dim"),
             ]
         )
@@ -174,7 +174,7 @@ class CompareResult:
             ("measured on", f"{self.num_images:,} images x {self.passes} passes, common times and noise"),
             ("verdict", verdict),
         ]  # fmt: skip
-        return _columns(rows)
+        return columns(rows)
 
 
 @dataclass(frozen=True)
@@ -219,14 +219,14 @@ class ExportResult:
 
     def __str__(self) -> str:
         """Return what the bundle holds, its bpd with the error, and the differences that were measured."""
-        return _columns(
+        return columns(
             [
                 (f"bundle {self.bundle}: written, loaded in a fresh process and compared with the model",),
                 ("checkpoint", f"step {self.step:,}"),
                 ("parameters", f"{self.num_params:,}"),
-                ("size", _megabytes(self.num_bytes)),
-                ("bpd", _with_error(self.bpd, self.bpd_stderr)),
-                *_differences(self.max_difference),
+                ("size", megabytes(self.num_bytes)),
+                ("bpd", measured_bpd(self.bpd, self.bpd_stderr)),
+                *differences(self.max_difference),
                 *self.left_out.items(),
             ]
         )
@@ -258,11 +258,11 @@ class VerifyResult:
         """Return that the bundle is as it was written, and what was measured."""
         head = f"bundle {self.bundle}: verified, the checksums of {self.num_files:,} files are right"
         words = {None: [], True: [("data", "those of the bundle")], False: [("data", "other than the bundle's")]}
-        rows = [(head,), *_differences(self.max_difference), *self.not_checked.items(), *words[self.same_data]]
+        rows = [(head,), *differences(self.max_difference), *self.not_checked.items(), *words[self.same_data]]
         if self.report is not None:
             rows.append(("bpd measured again", str(self.report)))
-            rows.append(("bpd of the bundle", _with_error(*(self.claimed or (None, None)))))
-        return _columns(rows)
+            rows.append(("bpd of the bundle", measured_bpd(*(self.claimed or (None, None)))))
+        return columns(rows)
 
 
 @dataclass(frozen=True)
@@ -287,11 +287,11 @@ class PromoteResult:
 
     def __str__(self) -> str:
         """Return what is promoted, where it is, and what was before."""
-        return _columns(
+        return columns(
             [
                 (f"{self.name}: promoted is {self.version}",),
                 ("bundle", f"{self.registry}/{self.name}/{self.version}"),
-                ("bpd", _with_error(self.bpd, self.bpd_stderr)),
+                ("bpd", measured_bpd(self.bpd, self.bpd_stderr)),
                 ("before", self.before or "nothing was promoted"),
             ]
         )
@@ -313,7 +313,7 @@ class ReportResult:
 
     def __str__(self) -> str:
         """Return one line."""
-        return f"report of {', '.join(self.workdirs)}: {self.page} ({_megabytes(self.num_bytes)}, opens in any browser)"
+        return f"report of {', '.join(self.workdirs)}: {self.page} ({megabytes(self.num_bytes)}, opens in any browser)"
 
 
 @dataclass(frozen=True)
@@ -373,63 +373,11 @@ class InfoResult:
         sizes = [
             ("config", self.config),
             ("parameters", f"{self.total:,} in {self.num_leaves:,} arrays"),
-            ("checkpoint", f"{_megabytes(self.checkpoint_bytes)} (parameters, average and both moments)"),
+            ("checkpoint", f"{megabytes(self.checkpoint_bytes)} (parameters, average and both moments)"),
             ("one image", f"{self.dims_per_image:,} dimensions"),
         ]
         rows = [("array", "shape", "parameters")]
         for path, leaf in self.parameters.items():
             rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", f"{math.prod(leaf.shape):,}"))
         rows.append(("total", "", f"{self.total:,}"))
-        return f"{_columns(sizes)}\n\n{_columns(rows, right=(2,))}"
-
-
-# Of a fingerprint's 64 digits, those that people compare by eye.
-_DIGITS = 12
-
-
-def _columns(rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Return the rows with their cells below each other; a row of one cell is a line of its own."""
-    rows = list(rows)
-    table = [row for row in rows if len(row) > 1]
-    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    lines = []
-    for row in rows:
-        if len(row) == 1:
-            lines.append(row[0])
-            continue
-        cells = [
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _differences(max_difference: dict[str, float]) -> list[tuple[str, str]]:
-    """Return one row for each exported function: how far it is from the model."""
-    return [
-        (f"difference of {name}", f"{value:.1e}" if value else "0") for name, value in sorted(max_difference.items())
-    ]
-
-
-def _with_error(bpd: float | None, stderr: float | None) -> str:
-    if bpd is None or stderr is None:
-        return "not measured"
-    return f"{with_error(bpd, stderr)} bits/dim (Monte Carlo standard error)"
-
-
-def _rounded(value: float) -> str:
-    """Return three digits, or whole numbers from 100 on."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+        return f"{columns(sizes)}\n\n{columns(rows, right=(2,))}"

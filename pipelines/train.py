@@ -6,18 +6,18 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from pipelines import begin
-from pipelines.cluster import Cluster, joined
-from pipelines.memory import check_fits, out_of_memory_explained
-from pipelines.parameter_table import parameter_table
-from pipelines.pictures import Pictures
-from pipelines.profiler import Profiler
-from pipelines.program import compile_step
 from pipelines.progress import Progress
-from pipelines.record import Record
 from pipelines.results import TrainResult
 from pipelines.stop import Wish, Wishes, stop_on_signal
-from pipelines.watch import Watch, summary
+from pipelines.training import begin
+from pipelines.training.cluster import Cluster, joined
+from pipelines.training.memory import check_fits, out_of_memory_explained
+from pipelines.training.parameter_table import parameter_table
+from pipelines.training.pictures import Pictures
+from pipelines.training.profiler import Profiler
+from pipelines.training.program import compile_step
+from pipelines.training.record import Record
+from pipelines.training.watch import Watch, summary
 from vdm_lib.batches import Batches
 from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.config import Config

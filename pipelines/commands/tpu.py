@@ -76,7 +76,9 @@ def _add_slice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", type=float, default=2.0, metavar="HOURS", help="for capacity (default 2)")
     parser.add_argument("--max-hours", type=float, default=24.0, metavar="HOURS",
                         help="hold slices at most this long, then stop with the state saved (default 24)")  # fmt: skip
-    parser.add_argument("--max-cost", type=float, metavar="USD", help="the same by pipelines/accelerator_prices.toml")
+    parser.add_argument(
+        "--max-cost", type=float, metavar="USD", help="the same by pipelines/planning/accelerator_prices.toml"
+    )
     parser.add_argument("--runtime-version", help="image of the VMs (default: that of the accelerator table)")
     parser.add_argument("--network", help="network of the VMs")
     parser.add_argument("--subnetwork", help="subnetwork of the VMs")

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> Any:
         return None
     if args.data is None or args.workdir is None:
         raise ConfigError("train needs --data and --workdir")
-    cluster = job("cluster", "Cluster")(args.coordinator, args.num_processes, args.process_id)
+    cluster = job("training.cluster", "Cluster")(args.coordinator, args.num_processes, args.process_id)
     return job("train")(
         config, args.data, args.workdir, allow_other_data=args.allow_other_data, profile_steps=args.profile,
         cluster=cluster,

@@ -33,7 +33,7 @@ class Budget:
             return cls(max_hours, usd_per_hour)
         if usd_per_hour is None:
             raise ConfigError(
-                f"--max-cost needs the price of {what}, and pipelines/accelerator_prices.toml has none: "
+                f"--max-cost needs the price of {what}, and pipelines/planning/accelerator_prices.toml has none: "
                 "look it up and enter it, or use --max-hours"
             )
         return cls(min(max_hours, max_cost_usd / usd_per_hour), usd_per_hour)

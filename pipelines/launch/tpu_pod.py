@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipelines import prices
 from pipelines.launch.budget import Budget
 from pipelines.launch.crew import Crew, WorkerState, command_hash
 from pipelines.launch.errors import CallError, LaunchError
@@ -22,6 +21,7 @@ from pipelines.launch.tpu_lease import TpuLease
 from pipelines.launch.tpu_request import RUN_LABEL, TpuRequest
 from pipelines.launch.verdict import Judgement, Verdict
 from pipelines.launch.watch import Patience, watch
+from pipelines.planning import prices
 
 _LAST_LINES = 15
 _USAGE = 2

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipelines import accelerators
-from pipelines.accelerators import Accelerator
+from pipelines.planning import accelerators
+from pipelines.planning.accelerators import Accelerator
 from vdm_lib.errors import ConfigError
 
 RUN_LABEL, EXPIRES_LABEL = "vdm-run", "vdm-expires"

@@ -15,7 +15,7 @@ import configs
 import pipelines.evaluate
 import pipelines.train
 from pipelines import command
-from pipelines.eval_files import PassFiles
+from pipelines.evaluation.files import PassFiles
 from vdm_lib.bound import Bound
 from vdm_lib.errors import CheckpointError
 from vdm_lib.report import FIELD_NAMES

@@ -6,7 +6,8 @@ import os
 import pytest
 
 import configs
-from pipelines import accelerators, command, plan, prices
+from pipelines import command, plan
+from pipelines.planning import accelerators, prices
 from vdm_lib.errors import ConfigError, VdmError
 
 

@@ -12,7 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import configs
 import pipelines.train
-from pipelines import memory
+from pipelines.training import memory
 from tests.pipelines.rows import MEASURED
 from vdm_lib.errors import MachineError
 from vdm_lib.metrics import read_metrics

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 import configs
-from pipelines.program import compile_step
 from pipelines.stop import StopRequest, Wishes
+from pipelines.training.program import compile_step
 from vdm_lib.batches import Batches
 from vdm_lib.feed import make_feed
 from vdm_lib.sharding import make_mesh

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pipelines import accelerators
+from pipelines.planning import accelerators
 from vdm_lib.errors import ConfigError
 
 PROJECT = "fake-project"

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from pipelines import prices
 from pipelines.launch import gcloud
 from pipelines.launch.budget import Budget
 from pipelines.launch.crew import WorkerState
 from pipelines.launch.tpu_request import TpuRequest, choose_provisioning
 from pipelines.launch.verdict import Verdict, judge
+from pipelines.planning import prices
 from vdm_lib.errors import ConfigError
 
 ASK = {"name": "vdm-a", "accelerator": "v3-8", "zones": ("us-central1-a",), "workdir": "gs://b/run"}

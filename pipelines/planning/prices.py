@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.accelerators import GENERATIONS, Accelerator
+from pipelines.planning.accelerators import GENERATIONS, Accelerator
 from vdm_lib.errors import ConfigError
 
 FILE = Path(__file__).with_name("accelerator_prices.toml")

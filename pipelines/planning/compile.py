@@ -42,7 +42,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     from jax.sharding import Mesh
 
     import configs
-    from pipelines.plan_work import count_work
+    from pipelines.planning.work import count_work
     from vdm_lib.train import init_state, make_train_step
 
     config = configs.from_json(request["config"], "config")

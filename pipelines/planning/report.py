@@ -71,7 +71,7 @@ class Plan:
 
     def _price(self) -> str:
         if self.price_usd_roofline is None:
-            return "no price: pipelines/accelerator_prices.toml has none for this generation"
+            return "no price: pipelines/planning/accelerator_prices.toml has none for this generation"
         return f"${self.price_usd_roofline:,.0f} by the price file of {self.prices_as_of}, which is no quote"
 
 

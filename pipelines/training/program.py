@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from pipelines.plan_work import count_work
+from pipelines.planning.work import count_work
 from vdm_lib.config import Config
 from vdm_lib.feed import Feed
 from vdm_lib.sharding import replicated

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import jax
 from jax.sharding import Mesh
 
-from pipelines.program import Program
+from pipelines.training.program import Program
 from vdm_lib.config import Config
 from vdm_lib.errors import MachineError
 from vdm_lib.feed import device_memory_bytes

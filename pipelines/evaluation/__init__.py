@@ -1,0 +1,1 @@
+"""Where the numbers of an evaluation lie in a run directory."""
