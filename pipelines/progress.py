@@ -1,5 +1,6 @@
 """How far a job is: a bar on a terminal, one line at intervals elsewhere; both on stderr."""
 
+import contextlib
 import sys
 import time
 
@@ -27,8 +28,10 @@ class Progress:
 
     def say(self, *lines: str) -> None:
         """Print lines without disturbing the bar."""
-        for line in () if self._silent else lines:
-            tqdm.write(f"{self._what}: {line}", file=sys.stderr)
+        # Where the reader was killed, such as a flow, the job is about to be asked to save its state: it must live on.
+        with contextlib.suppress(BrokenPipeError):
+            for line in () if self._silent else lines:
+                tqdm.write(f"{self._what}: {line}", file=sys.stderr)
 
     def begin(self) -> None:
         """Count the time from here: what came before is no measure of the time left."""

@@ -94,7 +94,19 @@ LocalProcess(key="left-behind").run(job, lambda line: print(line, flush=True))
 
 def test_the_job_saves_when_its_parent_is_killed(tmp_path):
     mark = tmp_path / "saved"
-    code = SAVES_AND_STOPS.replace('print("saved")', f"open({str(mark)!r}, 'w').close()")
+    # It reports its progress to a pipe that nobody reads any more before it saves.
+    code = f"""
+from pipelines.progress import Progress
+from pipelines.stop import stop_on_signal
+import time
+with stop_on_signal() as stop, Progress("probe", total=1, unit="step") as progress:
+    print("ready")
+    while not stop.requested:
+        time.sleep(0.02)
+    for _ in range(3):
+        progress.say("still here")
+    open({str(mark)!r}, "w").close()
+"""
     script = f"""
 from pipelines.launch.job import Job
 from pipelines.launch.local import LocalProcess
