@@ -1,9 +1,9 @@
 """The TPU slices of Google Cloud from v2 to v6e: hosts, chips, topology, runtime version, memory and peak.
 
 Peak and bandwidth are those of Google's page of each generation, `source`. The memory is what the compiler (libtpu
-0.0.42.1) lets a program have, a little less than the page says. Sizes and topologies are those of the pages and were
-each accepted by the compiler. An array of float32 is multiplied in bfloat16 by default on a TPU, so that one peak
-serves both.
+0.0.42.1) lets a program have, a little less than the page says. Sizes and topologies are those of the pages;
+a few of each generation were compiled for. An array of float32 is multiplied in bfloat16 by default on a TPU, so that
+one peak serves both.
 """
 
 from dataclasses import dataclass
