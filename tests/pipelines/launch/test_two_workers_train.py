@@ -12,6 +12,7 @@ import pytest
 from pipelines import command
 from tests.pipelines.launch.fake_tpu import FakeTpu
 from tests.pipelines.launch.launching import later, needs_gcloud
+from tests.pipelines.rows import without_speed
 
 pytestmark = [needs_gcloud, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -55,10 +56,7 @@ def _run(shared: Path, name: str, capsys: pytest.CaptureFixture[str]) -> dict:
 
 
 def _rows(directory: Path) -> list[dict]:
-    """Return the rows of the record without what a clock measured."""
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    timed = ("per_s", "seconds", "time", "memory", "mfu", "utilisation")
-    return [{key: value for key, value in row.items() if not any(word in key for word in timed)} for row in rows]
+    return [without_speed(json.loads(line)) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_preempted_run_ends_with_the_numbers_of_an_undisturbed_one(
