@@ -1,18 +1,17 @@
 """The jobs `vdm promote` and `vdm rollback`: which version of a model users shall take."""
 
 import getpass
-import json
 import math
 from typing import Any
 
 from etils import epath
 
-from pipelines.bundle.check import SUMS
 from pipelines.bundle.fresh import run_checks
 from pipelines.bundle.place import fetched
-from pipelines.registry import Model, metrics_of
+from pipelines.registry import Model, metrics_of, provenance_of
 from pipelines.results import PromoteResult
 from vdm_lib.errors import VdmError
+from vdm_lib.storage import storage_errors
 
 # A candidate may be worse by this many standard errors of the difference: noise is no reason to refuse it.
 _LARGEST_ERRORS = 2.0
@@ -35,30 +34,30 @@ def run(
         VdmError: the bundle does not verify, or the gate refuses it; the message says why.
     """
     who = who or _user()
-    known = name is not None and "/" not in bundle and (epath.Path(registry) / name / bundle / SUMS).exists()
+    known = name is not None and "/" not in bundle and Model(registry, name).has(bundle)
     place = str(Model(registry, name).directory(bundle)) if known and name else bundle
     with fetched(place) as directory:
         run_checks(directory)
-        name = name or str(json.loads((directory / "provenance.json").read_text())["experiment"])
+        name = name or str(provenance_of(directory).get("experiment", ""))
         model = Model(registry, name)
-        version = model.add(directory, who=who, why=why)
         candidate = metrics_of(directory)
-    before = model.pointer("promoted")
-    promoted = None if before is None else metrics_of(model.directory(before))
-    reason = None if force or before == version else objection(candidate, promoted)
-    if reason is not None:
-        model.refuse(version, who=who, why=reason)
+        version = model.add(directory, who=who, why=why)
+
+    def gate(before: str | None) -> str | None:
+        return objection(candidate, None if before is None else metrics_of(model.directory(before)))
+
+    before, refused = model.promote(version, who=who, why=why, **({} if force else {"gate": gate}))
+    if refused is not None:
         raise VdmError(
-            f"{name} {version} is in {registry} but not promoted: {reason} (--force promotes it all the same)"
+            f"{name} {version} is in {registry} but not promoted: {refused} (--force promotes it all the same)"
         )
-    model.promote(version, who=who, why=why)
     return PromoteResult(
         registry=registry,
         name=name,
         version=version,
         before=before,
         bpd=candidate["bpd"],
-        bpd_stderr=candidate.get("bpd_stderr"),
+        bpd_stderr=candidate["bpd_stderr"],
     )
 
 
@@ -72,10 +71,11 @@ def rollback(name: str, registry: str, *, who: str | None = None, why: str = "")
         why: why, for the history.
 
     Raises:
-        VdmError: there is nothing to go back to.
+        VdmError: there is nothing to go back to, or it is damaged; users then take what they took.
     """
-    if not epath.Path(registry).exists():
-        raise VdmError(f"{registry} is no registry: `vdm promote` makes one")
+    with storage_errors(registry):
+        if not epath.Path(registry).exists():
+            raise VdmError(f"{registry} is no registry: `vdm promote` makes one")
     model = Model(registry, name)
     version, before = model.rollback(who=who or _user(), why=why)
     metrics = metrics_of(model.directory(version))
@@ -85,7 +85,7 @@ def rollback(name: str, registry: str, *, who: str | None = None, why: str = "")
         version=version,
         before=before,
         bpd=metrics["bpd"],
-        bpd_stderr=metrics.get("bpd_stderr"),
+        bpd_stderr=metrics["bpd_stderr"],
     )
 
 
@@ -104,7 +104,8 @@ def objection(candidate: dict[str, Any], promoted: dict[str, Any] | None) -> str
         if candidate.get(key) != promoted.get(key):
             return f"its bpd was measured {what} than that of the promoted version, so they cannot be compared"
     worse = candidate["bpd"] - promoted["bpd"]
-    error = math.hypot(candidate["bpd_stderr"], promoted["bpd_stderr"])
+    # Without a known error nothing is put down to noise.
+    error = math.hypot(candidate.get("bpd_stderr") or 0.0, promoted.get("bpd_stderr") or 0.0)
     if not worse <= _LARGEST_ERRORS * error:
         return (
             f"it is worse by {worse:.4f} ± {error:.4f} bits/dim than the promoted version "

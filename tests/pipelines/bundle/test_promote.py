@@ -1,10 +1,13 @@
 import errno
+import fcntl
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 import pipelines.promote
 import pipelines.registry
@@ -12,7 +15,7 @@ from pipelines import command
 from pipelines.bundle import check
 from pipelines.bundle.fresh import Checked
 from pipelines.registry import Model
-from vdm_lib.errors import ConfigError, VdmError
+from vdm_lib.errors import ConfigError, DataError, VdmError
 
 PEOPLE = {"who": "ada", "why": "a test"}
 
@@ -29,7 +32,8 @@ def make(tmp_path, monkeypatch):
         (bundle / "metrics.json").write_text(json.dumps(metrics))
         (bundle / "provenance.json").write_text(json.dumps({"step": step, "experiment": "digits"}))
         (bundle / "saved_model" / "saved_model.pb").write_text("graph")
-        lines = [f"{check.sha256(path)}  {path.name}\n" for path in sorted(bundle.glob("*.json"))]
+        files = [path for path in sorted(bundle.rglob("*")) if path.is_file()]
+        lines = [f"{check.sha256(path)}  {path.relative_to(bundle).as_posix()}\n" for path in files]
         (bundle / check.SUMS).write_text("".join(lines))
         return str(bundle)
 
@@ -176,3 +180,141 @@ def test_bad_words(make, registry, tmp_path, capsys):
     assert "nothing promoted" in capsys.readouterr().err
     with pytest.raises(VdmError, match="has no version '9'; there are: 00000002-"):
         Model(registry, "digits").directory("9")
+
+
+@pytest.fixture
+def two(make, registry):
+    """Return a model with two versions, the second one promoted; the directories of both, and the two bundles."""
+    bundles = [make(1, 3.0), make(2, 2.0)]
+    model = Model(registry, "digits")
+    return model, [Path(model.directory(promote(bundle, registry).version)) for bundle in bundles], bundles
+
+
+GRAPH = "saved_model/saved_model.pb"
+
+
+@pytest.mark.parametrize("name", [GRAPH, "metrics.json", check.SUMS])
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"{\xff"), Path.unlink], ids=["other", "missing"])
+def test_users_are_not_sent_back_to_a_damaged_version(two, registry, name, damage):
+    model, (first, second), _ = two
+    damage(first / name)
+    before = (first.parent / "history.jsonl").read_bytes()
+    with pytest.raises(VdmError, match="has no version" if damage is Path.unlink and name == check.SUMS else name):
+        pipelines.promote.rollback("digits", registry, **PEOPLE)
+    assert model.pointer("promoted") == second.name
+    assert (first.parent / "history.jsonl").read_bytes() == before
+
+
+def test_a_damaged_version_is_not_taken_for_its_bundle(two, registry):
+    model, (first, second), (bundle, _) = two
+    (first / GRAPH).write_text("grapf")
+    with pytest.raises(VdmError, match=f"{first / GRAPH} is damaged.*: remove this bundle and put it there again"):
+        promote(bundle, registry, force=True)
+    assert model.pointer("promoted") == second.name
+    # What the message says helps.
+    shutil.rmtree(first)
+    assert promote(bundle, registry, force=True).version == first.name == model.pointer("promoted")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "[" * 100_000, '{"bpd": "x"}', '{"bpd": true}', '{"bpd": 1' + "0" * 400 + "}", "\xff"]
+)
+def test_damaged_metrics_are_one_line_that_names_the_file(two, registry, make, text):
+    _, (first, second), _ = two
+    (second / "metrics.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(VdmError, match=f"{second}/metrics.json is damaged"):
+        promote(make(3, 1.0), registry)
+    # Checksums that agree do not make them usable.
+    (first / "metrics.json").write_bytes(text.encode("latin-1"))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(VdmError, match=f"{first}/metrics.json is damaged"):
+        patch.setattr(Model, "verify", lambda *_: None)
+        pipelines.promote.rollback("digits", registry, **PEOPLE)
+    assert Model(registry, "digits").pointer("promoted") == second.name
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\n", b"two words\n", b"../up\n"])
+def test_a_damaged_pointer_is_named(two, registry, make, data):
+    _, (first, _), _ = two
+    (first.parent / "promoted").write_bytes(data)
+    for act in (
+        lambda: pipelines.promote.rollback("digits", registry, **PEOPLE),
+        lambda: promote(make(3, 1.0), registry),
+    ):
+        with pytest.raises(VdmError, match=f"{first.parent}/promoted is damaged, it names no version"):
+            act()
+    assert len(Model(registry, "digits").versions()) == 2
+
+
+def test_a_damaged_or_missing_history_is_named(two, registry):
+    _, (first, second), _ = two
+    path = first.parent / "history.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    for changed in ({"before": 5}, {"action": "lose"}, {"time": None}):
+        path.write_bytes(b"".join(whole[:-1]) + json.dumps(json.loads(whole[-1]) | changed).encode() + b"\n")
+        with pytest.raises(VdmError, match=f"{path}, line 4, is no change"):
+            pipelines.promote.rollback("digits", registry, **PEOPLE)
+    for line in (b"\xff\n", b"[" * 100_000 + b"\n"):
+        path.write_bytes(line)
+        with pytest.raises(VdmError, match=f"{path}, line 1, is no change"):
+            pipelines.promote.rollback("digits", registry, **PEOPLE)
+    path.unlink()
+    with pytest.raises(VdmError, match=f"{path} is damaged or missing, it does not say what {second.name} replaced"):
+        pipelines.promote.rollback("digits", registry, **PEOPLE)
+
+
+def test_a_place_that_cannot_be_reached_is_one_line(monkeypatch):
+    class ClientConnectorError(OSError):
+        """What aiohttp raises without a network."""
+
+    ClientConnectorError.__module__ = "aiohttp.client_exceptions"
+
+    def unreachable(_):
+        raise ClientConnectorError("Cannot connect to host")
+
+    monkeypatch.setattr(type(epath.Path("gs://nonexistent/reg")), "exists", unreachable)
+    reason = "gs://nonexistent/reg.*: Google Cloud cannot be reached"
+    with pytest.raises(DataError, match=reason):
+        pipelines.promote.rollback("m", "gs://nonexistent/reg")
+    with pytest.raises(DataError, match=reason):
+        promote("00000001-01234567", "gs://nonexistent/reg", name="m")
+    with pytest.raises(DataError, match=reason):
+        Model("gs://nonexistent/reg", "m").pointer("promoted")
+    with pytest.raises(DataError, match="s3:// cannot be used"):
+        pipelines.promote.rollback("m", "s3://bucket/reg")
+
+
+def test_a_mistyped_name_makes_no_directory(two, registry):
+    with pytest.raises(VdmError, match="mm has nothing promoted"):
+        pipelines.promote.rollback("mm", registry, **PEOPLE)
+    with pytest.raises(VdmError, match="mm has no version"):
+        Model(registry, "mm").promote("00000001-01234567", **PEOPLE)
+    assert [path.name for path in Path(registry).iterdir()] == ["digits"]
+
+
+def test_what_is_still_being_copied_is_no_version(two, registry):
+    model, (first, second), _ = two
+    half = f"{first.name}.tmp-01234567"
+    shutil.copytree(first, first.parent / half)
+    assert model.versions() == [first.name, second.name]
+    with pytest.raises(VdmError, match="has no version"):
+        model.directory(half)
+
+
+def test_nobody_promotes_between_the_comparison_and_the_pointer(two, registry, make, monkeypatch):
+    _, (first, second), _ = two
+    compare = pipelines.promote.objection
+    locked = []
+
+    def objection(candidate, promoted):
+        with (first.parent / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.append(promoted["bpd"])
+        return compare(candidate, promoted)
+
+    monkeypatch.setattr(pipelines.promote, "objection", objection)
+    assert promote(make(3, 1.0), registry).before == second.name
+    with pytest.raises(VdmError, match="it is worse"):
+        promote(make(4, 9.0), registry)
+    assert locked == [2.0, 1.0]
