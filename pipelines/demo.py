@@ -39,12 +39,18 @@ def stage(kind: type, *words: str) -> Any:
       SystemExit: the stage failed; it has said why.
     """
     print(f"\n$ vdm {' '.join(words)}", flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.command", *words, "--json"], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    fields = json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-m", "pipelines.command", *words, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            output, _ = process.communicate()
+        except KeyboardInterrupt:
+            # Ctrl-C goes to the stage as well, which may still save its state.
+            output, _ = process.communicate()
+            print(f"\nThe demo was interrupted; what it has made so far is in {ROOT}/.", file=sys.stderr)
+            raise SystemExit(process.returncode or 1) from None
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    fields = json.loads(output.splitlines()[-1])
     if kind is EvalResult:
         fields["reports"] = tuple(BpdReport.from_fields(report, "vdm eval") for report in fields["reports"])
     result = kind(**fields)

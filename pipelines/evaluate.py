@@ -230,7 +230,10 @@ def _measure(
         def on_unit(done: int) -> None:
             progress.advance()
             progress.report()
-            if stop.requested and not reference_protocol and done < evaluation.passes:
+            if stop.requested and reference_protocol:
+                # Its batches are not kept, so there is nothing to go on from.
+                raise KeyboardInterrupt
+            if stop.requested and done < evaluation.passes:
                 raise _StopAfterPass
 
         if reference_protocol:

@@ -55,7 +55,7 @@ def plots(runs: Sequence[Run]) -> list[Plot]:
         ("Gradient norm", "before clipping; band: smallest to largest", _column("gradient_norm", log=True)),
         ("Update norm", "of what was added to the parameters", _column("update_norm", log=True)),
         ("Learning rate", "with the warm-up", _column("learning_rate")),
-        ("Steps per second", "the first row of each call includes the compilation", _column("steps_per_s")),
+        ("Steps per second", "without compiling, saving and drawing", _column("steps_per_s")),
     ]
     made = []
     for title, note, draw in kinds:
