@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from pipelines.commands import bundle, evaluate, exchange, info, plan, prepare, release, report, sample, tpu, train
 from pipelines.quiet import keep_quiet
@@ -59,6 +60,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def _json(result: Any) -> str:
+    try:
+        return json.dumps(asdict(result), allow_nan=False)
+    except ValueError as error:
+        raise VdmError(f"the result holds a number that JSON cannot tell, run without --json: {result}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code; errors are one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -73,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = args.run(args)
         if result is not None:
-            print(json.dumps(asdict(result)) if args.json else result, flush=True)
+            print(_json(result) if args.json else result, flush=True)
     except BrokenPipeError:
         # Whoever read the output has gone; the interpreter would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ import jax
 
 import configs
 from pipelines import run_dir
-from pipelines.evaluation.files import PassFiles, eval_path, identity, write_parquet
+from pipelines.evaluation.files import PassFiles, check_measured, eval_path, identity, write_parquet
 from pipelines.evaluation.tables import columns_of
 from pipelines.progress import Progress
 from pipelines.results import EvalResult
@@ -114,22 +114,27 @@ class _Job:
         """Return the report of one step, made if it is not there."""
         workdir, images = self.workdir, self.images
         kind = _kind(self.own, config, images.name)
-        report = None if self.force else run_dir.read_eval_report(workdir, step, kind)
+        report = None if self.force else run_dir.read_eval_report(workdir, step, kind, split=images.name)
         other = report is not None and report.data_fingerprint != images.fingerprint
         if other and not self.allow_other_data:
             raise CheckpointError(
                 f"step {step} was evaluated on other {images.name} images: "
                 "give that data directory, or --allow-other-data"
             )
-        if report is not None and not other:
+        if report is not None and not other and step not in _steps(workdir):
+            # The report outlives its checkpoint, which training has removed.
             return report
         restored = restore_ema(workdir, config, step, raw=config.eval.params == "raw")
+        if report is not None and not other:
+            check_measured(report, restored.params, eval_path(workdir, step, kind, ".json"))
+            return report
         known = restored.metadata["data_fingerprints"]
         same = run_dir.check_same_data(known, self.at_hand, allow_other=self.allow_other_data)
         if not same or other:
             kind += f"-data={images.fingerprint[:8]}"
-            report = None if self.force else run_dir.read_eval_report(workdir, step, kind)
+            report = None if self.force else run_dir.read_eval_report(workdir, step, kind, split=images.name)
             if report is not None:
+                check_measured(report, restored.params, eval_path(workdir, step, kind, ".json"))
                 return report
         return _measure(workdir, config, restored.params, images, step, kind, stop)
 

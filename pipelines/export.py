@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.bundle.compute import flops_per_image, training_compute, training_provenance
 from pipelines.bundle.place import check_free
 from pipelines.bundle.write import write_bundle
+from pipelines.evaluation.files import check_measured, eval_path
 from pipelines.results import ExportResult
 from pipelines.run_dir import provenance, read_config, read_eval_report
 from vdm_lib.errors import ConfigError
@@ -66,7 +67,11 @@ def run(
     say(f"reading the checkpoint of {workdir}")
     restored = restore_ema(workdir, config, step)
     report = read_eval_report(workdir, restored.step)
-    if report is None:
+    if report is not None:
+        raw = report.params == "raw"
+        measured = restore_ema(workdir, config, restored.step, raw=True) if raw else restored
+        check_measured(report, measured.params, eval_path(workdir, restored.step, "", ".json"))
+    else:
         say(
             f"the bundle will have no bpd, step {restored.step} was not measured: first run "
             f"`vdm eval --workdir {workdir} --data DATA --step {restored.step}`"

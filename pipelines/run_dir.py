@@ -151,9 +151,11 @@ def best_step(workdir: str) -> int | None:
     for path in (epath.Path(workdir) / "eval").glob("*.json"):
         if path.stem.isdecimal():
             try:
-                found.append((float(json.loads(path.read_text())["bpd"]), int(path.stem)))
-            except (ValueError, KeyError, TypeError):
+                report = read_eval_report(workdir, int(path.stem))
+            except CheckpointError:
                 continue
+            if report is not None:
+                found.append((report.bpd, report.step))
     return min(found)[1] if found else None
 
 
@@ -164,27 +166,36 @@ def write_eval_report(workdir: str, report: BpdReport, kind: str = "") -> None:
     write_atomically(path, (json.dumps(asdict(report), indent=2) + "\n").encode())
 
 
-def read_eval_report(workdir: str, step: int, kind: str = "") -> BpdReport | None:
+def read_eval_report(workdir: str, step: int, kind: str = "", *, split: str = "test") -> BpdReport | None:
     """Return the report of a step, None if it was not evaluated in this way.
+
+    That it is of these parameters, `pipelines.evaluation.files.check_measured` says.
 
     Args:
       workdir: run directory.
       step: step of the checkpoint.
       kind: what distinguishes the measurement from the run's own way, empty for that one.
+      split: which images.
 
     Raises:
-      CheckpointError: the file is not a report of this version.
+      CheckpointError: the file is not a report of this version, or one of another step or split.
     """
     path = epath.Path(workdir) / "eval" / f"{step}{kind}.json"
     if not path.exists():
         return None
     try:
         fields = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is no report of this version ({error}): measure again with `vdm eval --force`"
         ) from error
-    return BpdReport.from_fields(fields, str(path))
+    report = BpdReport.from_fields(fields, str(path))
+    if (report.step, report.split) != (step, split):
+        raise CheckpointError(
+            f"{path} is a report of another measurement (step {report.step}, {report.split} images): "
+            "measure again with `vdm eval --force`"
+        )
+    return report
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What a measurement of bits per dimension says; imports no arrays, so that flows can read it."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from vdm_lib.errors import CheckpointError
 
@@ -114,10 +116,10 @@ class BpdReport:
         try:
             levels = tuple(NoiseLevel(**level) for level in values["noise_levels"])
             density, control = tuple(values["time_density"]), tuple(values["control_coefficients"])
-            for name in ("bpd", "bpd_stderr"):
-                if not isinstance(values[name], int | float):
-                    raise TypeError(f"{name} is no number")
-            return cls(**{**values, "noise_levels": levels, "time_density": density, "control_coefficients": control})
+            report = cls(**{**values, "noise_levels": levels, "time_density": density, "control_coefficients": control})
+            for each in (report, *levels):
+                _check_types(each)
+            return report
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{origin} is no report of this version ({error}): {_REMEDY}") from error
 
@@ -142,6 +144,28 @@ class BpdReport:
         return f"{with_error(self.bpd, self.bpd_stderr)} bits/dim ({', '.join(words)}{error})"
 
 
+def _check_types(filled: BpdReport | NoiseLevel) -> None:
+    """Raise TypeError at the first field that is not of its type; a number that is not finite is none."""
+    for name, kind in get_type_hints(type(filled)).items():
+        if not _is_of(getattr(filled, name), kind):
+            inner = next((each for each in (kind, *get_args(kind)) if each in _WORDS), None)
+            raise TypeError(f"{name} is no {'list' if inner is None else _WORDS[inner]}")
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_is_of(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_of(each, get_args(kind)[0]) for each in value)
+    if kind is float:
+        return _is_of(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if kind is int:
+        # A whole number that no float64 holds would overflow where it is printed.
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, kind)
+
+
+_WORDS = {int: "whole number", float: "number", str: "text"}
 _REMEDY = "measure again with `vdm eval --force`"
 
 FIELD_NAMES = tuple(field.name for field in fields(BpdReport))

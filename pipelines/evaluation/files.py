@@ -12,8 +12,12 @@ import jax
 import numpy as np
 from etils import epath
 
+from vdm_lib.checksums import params_digest
+from vdm_lib.errors import CheckpointError
 from vdm_lib.passes import Arrays
 from vdm_lib.records import write_atomically
+from vdm_lib.report import BpdReport
+from vdm_lib.types import Params
 
 _IDENTITY = "identity"
 
@@ -26,6 +30,18 @@ def identity(facts: Mapping[str, Any]) -> str:
 def eval_path(workdir: str, step: int, kind: str, suffix: str) -> epath.Path:
     """Return eval/STEP KIND SUFFIX of a run directory."""
     return epath.Path(workdir) / "eval" / f"{step}{kind}{suffix}"
+
+
+def check_measured(report: BpdReport, params: Params, path: epath.Path) -> None:
+    """Accept a report, read from `path`, of these parameters.
+
+    Raises:
+      CheckpointError: it was measured on others, of an earlier run in the same directory for one.
+    """
+    if params_digest(params) != report.checkpoint_digest:
+        raise CheckpointError(
+            f"{path} is a report of another checkpoint, the parameters differ: measure again with `vdm eval --force`"
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pytest
 import configs
 import pipelines.evaluate
 import pipelines.train
-from pipelines import command
+from pipelines import command, run_dir
 from pipelines.lock import lock
 from tests.pipelines.rows import without_speed
 from vdm_lib.checkpoints import Checkpoints
@@ -118,6 +118,7 @@ def test_if_no_checkpoint_can_be_read_nothing_is_moved(run, digits_dir):
         ("config.json", b"\xff", "eval --data {data} --workdir {run}", "config.json is not the config of a run"),
         ("eval/6.json", b"{garb", "eval --data {data} --workdir {run}", "6.json is no report"),
         ("eval/6.json", b"{}", "export --workdir {run} --out {run}/bundle", "6.json is no report"),
+        ("eval/6.json", b"[" * 100_000, "eval --data {data} --workdir {run}", "6.json is no report"),
         ("metrics.jsonl", b'{"step": 2}\n{torn\n{}\n', "train debug train.steps=7 --data {data} --workdir {run}",
          "metrics.jsonl, line 2,"),
         ("checkpoints/6/metadata/metadata", b"{}", "train debug train.steps=7 --data {data} --workdir {run}",
@@ -127,6 +128,35 @@ def test_if_no_checkpoint_can_be_read_nothing_is_moved(run, digits_dir):
 def test_a_damaged_file_is_named(run, digits_dir, name, content, words, message, capfd):
     (run / name).write_bytes(content)
     fails_with(words.format(data=digits_dir, run=run).split(), 1, message, capfd)
+
+
+@pytest.mark.parametrize("words", ["eval --data {data} --workdir {run}", "export --workdir {run} --out {run}/bundle"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint_digest": "0" * 64}, "6.json is a report of another checkpoint"),
+        ({"step": 3}, "6.json is a report of another measurement (step 3, test images)"),
+        ({"split": "train"}, "6.json is a report of another measurement (step 6, train images)"),
+    ],
+)
+def test_a_report_of_something_else_is_not_taken_for_that_of_the_checkpoint(
+    run, digits_dir, change, message, words, capfd
+):
+    path = run / "eval" / "6.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    fails_with(words.format(data=digits_dir, run=run).split(), 1, message, capfd)
+
+
+def test_a_report_outlives_its_checkpoint(run, digits_dir):
+    shutil.rmtree(run / "checkpoints" / "6")
+    (report,) = pipelines.evaluate.run(str(run), digits_dir, step="6").reports
+    assert report.step == 6
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", '{"bpd": NaN}', '{"bpd": 1%s}' % ("0" * 400)])
+def test_the_best_step_passes_over_a_damaged_report(run, content):
+    (run / "eval" / "3.json").write_text(content)
+    assert run_dir.best_step(str(run)) == 6
 
 
 def test_a_run_cannot_be_shortened(run, digits_dir, capfd):

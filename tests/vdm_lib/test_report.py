@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_a_report_comes_back_from_its_json():
         ({"schema_version": 1}, "x is no report of this version .*schema version 1, this program reads 2"),
         ({"schema_version": 3}, "schema version 3"),
         ({"bpd": "2.6"}, "bpd is no number"),
+        ({"bpd": True}, "bpd is no number"),
+        ({"bpd": math.nan}, "bpd is no number"),
+        ({"bpd_stderr": math.inf}, "bpd_stderr is no number"),
+        ({"bpd_recon": 10**400}, "bpd_recon is no number"),
+        ({"bpd_test_set_stderr": "x"}, "bpd_test_set_stderr is no number"),
+        ({"step": 6.0}, "step is no whole number"),
+        ({"passes": False}, "passes is no whole number"),
+        ({"split": 5}, "split is no text"),
+        ({"time_density": ["x"]}, "time_density is no list"),
+        ({"noise_levels": [{**asdict(REPORT.noise_levels[0]), "bpd": "x"}]}, "bpd is no number"),
         ({"noise_levels": 5}, "is no report of this version"),
         ({"noise_levels": [{"gamma": 1}]}, "is no report of this version"),
         ({"colour": "red"}, "unexpected keyword argument 'colour'"),
