@@ -114,12 +114,13 @@ class BpdReport:
                 f"this program reads {SCHEMA_VERSION}): {_REMEDY}"
             )
         try:
+            for level in values["noise_levels"]:
+                _check_types(NoiseLevel, level)
             levels = tuple(NoiseLevel(**level) for level in values["noise_levels"])
             density, control = tuple(values["time_density"]), tuple(values["control_coefficients"])
-            report = cls(**{**values, "noise_levels": levels, "time_density": density, "control_coefficients": control})
-            for each in (report, *levels):
-                _check_types(each)
-            return report
+            filled = {**values, "noise_levels": levels, "time_density": density, "control_coefficients": control}
+            _check_types(cls, filled)
+            return cls(**filled)
         except (TypeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{origin} is no report of this version ({error}): {_REMEDY}") from error
 
@@ -144,12 +145,12 @@ class BpdReport:
         return f"{with_error(self.bpd, self.bpd_stderr)} bits/dim ({', '.join(words)}{error})"
 
 
-def _check_types(filled: BpdReport | NoiseLevel) -> None:
+def _check_types(form: type, values: Mapping[str, Any]) -> None:
     """Raise TypeError at the first field that is not of its type; a number that is not finite is none."""
-    for name, kind in get_type_hints(type(filled)).items():
-        if not _is_of(getattr(filled, name), kind):
-            inner = next((each for each in (kind, *get_args(kind)) if each in _WORDS), None)
-            raise TypeError(f"{name} is no {'list' if inner is None else _WORDS[inner]}")
+    for name, kind in get_type_hints(form).items():
+        if name in values and not _is_of(values[name], kind):
+            one = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+            raise TypeError(f"{name} is no {_WORDS.get(one, 'list of numbers')}")
 
 
 def _is_of(value: Any, kind: Any) -> bool:
