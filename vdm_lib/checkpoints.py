@@ -172,12 +172,13 @@ class Checkpoints:
           CheckpointError: no such checkpoint, or a damaged one.
         """
         metadata = self._restore(step, metadata=ocp.args.JsonRestore())["metadata"]
-        if isinstance(metadata, dict) and metadata.get("form", FORM) > FORM:
+        form = metadata.get("form", FORM) if isinstance(metadata, dict) else None
+        if isinstance(form, int) and form > FORM:
             raise NewerCheckpointError(
-                f"checkpoint {step} of {self._directory} has form {metadata['form']}, this version of vdm-pipeline "
+                f"checkpoint {step} of {self._directory} has form {form}, this version of vdm-pipeline "
                 f"reads forms up to {FORM}: install the version that wrote it, see provenance.json, or a newer one"
             )
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("data_fingerprints"), dict):
+        if not isinstance(form, int) or not _is_whole(metadata):
             raise CheckpointError(f"the metadata of checkpoint {step} of {self._directory} is damaged: {_REMEDY}")
         return metadata
 
@@ -218,6 +219,17 @@ def _move(source: epath.Path, target: epath.Path) -> None:
         fsspec.filesystem("gs").mv(str(source), str(target), recursive=True)
     else:
         source.rename(target)
+
+
+def _is_whole(metadata: dict[str, Any]) -> bool:
+    """Say whether the entries that this project reads are of their types."""
+    fingerprints, checksums = metadata.get("data_fingerprints"), metadata.get("checksums")
+    return (
+        isinstance(fingerprints, dict)
+        and all(isinstance(each, str) for each in fingerprints.values())
+        and isinstance(metadata.get("earlier_data_fingerprints", []), list)
+        and (checksums is None or isinstance(checksums, dict))
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -35,10 +37,25 @@ def read_metrics(path: epath.PathLike) -> list[dict[str, int | float]]:
             break
         try:
             row = json.loads(line)
-            rows.append(row | {"step": int(row["step"])})
-        except (ValueError, TypeError, KeyError):
-            raise CheckpointError(f"{path}, line {number}, is no row of metrics: mend or remove that line") from None
+        except (ValueError, RecursionError):
+            row = None
+        if not _is_row(row):
+            raise CheckpointError(f"{path}, line {number}, is no row of metrics: mend or remove that line")
+        rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    """Say whether this is an object of numbers (null is allowed) with a whole step from 0 on."""
+    if not isinstance(row, dict) or not all(value is None or _is_number(value) for value in row.values()):
+        return False
+    step = row.get("step")
+    return isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    # A whole number that no float64 holds cannot be drawn.
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
 
 
 class MetricsWriter:

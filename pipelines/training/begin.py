@@ -83,7 +83,7 @@ def open_run(
       ConfigError: the run is beyond train.steps.
     """
     steps = checkpoints.steps()
-    before = checkpoints.metadata(steps[-1]) if steps else None
+    before = _newest_metadata(checkpoints)
     provenance = run_dir.provenance() | {
         "device_kind": mesh.devices.flat[0].device_kind,
         "num_devices": mesh.size,
@@ -95,6 +95,20 @@ def open_run(
         raise ConfigError(f"{workdir} is at step {steps[-1]}, beyond train.steps={config.train.steps}")
     together(lambda: run_dir.open_run(workdir, config, provenance) if is_first() else None)
     return metadata
+
+
+def _newest_metadata(checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """Return the newest metadata that can be read; `newest_state` sets aside what cannot. None without checkpoints."""
+    steps = checkpoints.steps()
+    for step in reversed(steps):
+        try:
+            return checkpoints.metadata(step)
+        except NewerCheckpointError:
+            raise
+        except CheckpointError:
+            if step == steps[0]:
+                raise
+    return None
 
 
 def newest_state(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> TrainState:

@@ -87,13 +87,15 @@ def test_a_flipped_bit_in_a_checkpoint_is_seen(run, tmp_path, capfd):
     assert not (tmp_path / "s.png").exists()
 
 
-@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing", "metadata"])
 def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(run, finished, digits_dir, damage, capfd):
     file = largest_file(run / "checkpoints" / "6" / "state")
     if damage == "flipped":
         flip_a_bit(file)
     elif damage == "truncated":
         os.truncate(file, 1000)
+    elif damage == "metadata":
+        (run / "checkpoints" / "6" / "metadata" / "metadata").write_text("{")
     else:
         shutil.rmtree(run / "checkpoints" / "6" / "state")
     assert pipelines.train.run(DEBUG, digits_dir, str(run)).step == 6
@@ -121,8 +123,14 @@ def test_if_no_checkpoint_can_be_read_nothing_is_moved(run, digits_dir):
         ("eval/6.json", b"[" * 100_000, "eval --data {data} --workdir {run}", "6.json is no report"),
         ("metrics.jsonl", b'{"step": 2}\n{torn\n{}\n', "train debug train.steps=7 --data {data} --workdir {run}",
          "metrics.jsonl, line 2,"),
-        ("checkpoints/6/metadata/metadata", b"{}", "train debug train.steps=7 --data {data} --workdir {run}",
-         "metadata of checkpoint 6"),
+        *(
+            ("checkpoints/6/metadata/metadata", content,
+             "sample --workdir {run} --out {run}/s.png --num 1 --steps 1", "metadata of checkpoint 6")
+            for content in (
+                b"{}", b'{"data_fingerprints": {}, "form": "x"}', b'{"data_fingerprints": {}, "checksums": [1]}',
+                b'{"data_fingerprints": {"test": 5}}',
+            )
+        ),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_named(run, digits_dir, name, content, words, message, capfd):
@@ -170,6 +178,23 @@ def test_a_run_directory_is_trained_in_by_one_process(run, digits_dir, capfd):
     words = ["train", "debug", "train.steps=7", "--data", digits_dir, "--workdir", str(run)]
     with lock(str(run)):
         fails_with(words, 1, "another process trains in", capfd)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": Infinity}', '{"step": 1e400}', '{"step": -5}', '{"step": 2.7}', '{"step": true}', "[1, 2]",
+        '{"step": 5, "skipped_steps": "x"}', '{"step": 7, "bpd": [1, 2]}', '{"step": 7, "loss_level_0": {"a": 1}}',
+        '{"step": 7, "bpd": 1%s}' % ("0" * 400), "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_row_of_metrics_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "bpd": 2.5, "skipped_steps": 0, "loss_level_0": null, "loss_level_1": NaN}\n')
+    assert len(read_metrics(path)) == 1
+    path.write_text('{"step": 1}\n' + line + "\n")
+    with pytest.raises(CheckpointError, match=r"metrics.jsonl, line 2, is no row"):
+        read_metrics(path)
 
 
 def final_state(workdir: Path, config) -> list[np.ndarray]:
