@@ -91,7 +91,7 @@ def _reports(directory: epath.Path) -> dict[str, dict[str, Any]]:
 def _json(path: epath.Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): mend or remove it") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged (no object): mend or remove it")
@@ -109,13 +109,17 @@ def _board_pictures(directory: epath.Path) -> Iterator[Picture]:
     """Yield the sample grids that training wrote for TensorBoard, oldest first."""
     if not directory.exists():
         return
+    from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event
 
     found = {}
     for path in sorted(directory.iterdir(), key=lambda path: path.name):
         if "tfevents" in path.name:
             for record in _large_records(path.read_bytes()):
-                event = Event.FromString(record)
+                try:
+                    event = Event.FromString(record)
+                except DecodeError:
+                    raise CheckpointError(f"{path} is damaged: remove it, the rows of metrics.jsonl stay") from None
                 for value in event.summary.value:
                     if value.HasField("image") and "samples" in value.tag:
                         found[event.step] = value.image.encoded_image_string

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import struct
 import subprocess
 
 import numpy as np
@@ -169,11 +170,12 @@ def test_a_run_that_has_only_begun(tmp_path, capsys):
         ("eval/100.json", "[", "100.json is damaged"),
         ("metrics.jsonl", "nonsense\n", "metrics.jsonl, line 1"),
         ("provenance.json", "[]", "provenance.json is damaged"),
+        ("tensorboard/events.out.tfevents.0", struct.pack("<QI", 500, 0) + b"\xff" * 504, "tfevents.0 is damaged"),
     ],
 )
 def test_a_damaged_file_is_named_and_no_page_written(runs, tmp_path, capsys, name, content, message):
     run = shutil.copytree(runs[0], tmp_path / "run", ignore=shutil.ignore_patterns("report.html"))
-    (run / name).write_text(content)
+    (run / name).write_bytes(content.encode() if isinstance(content, str) else content)
     assert command.main(["report", "--workdir", str(run)]) == 1
     error = capsys.readouterr().err
     assert message in error
