@@ -29,6 +29,9 @@ if __name__ == "__main__":
 from pipelines.launch.errors import LaunchError
 from pipelines.launch.job import Job
 
+# A process that was killed is seen until the kernel has taken it down; one that waits for a disk, for longer.
+_DYING_S = 5.0
+
 KEY_VARIABLE = "VDM_JOB_KEY"
 """Marks the processes of a job, so that `stop_marked` finds them without a file that could be stale."""
 
@@ -106,6 +109,7 @@ def stop_marked(key: str, grace_s: float = 20.0) -> list[int]:
         if time.monotonic() >= deadline:
             for pid in left:
                 _signal(pid, signal.SIGKILL)
+        if time.monotonic() >= deadline + _DYING_S:
             break
         for pid in left - asked:
             if _parent(pid) not in left:
