@@ -2,13 +2,11 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from pipelines.bundle import check
 from pipelines.bundle.place import staged
-from tests.beam_jobs.gcs_emulator import Emulator
 from vdm_lib.errors import ConfigError, VdmError
 
 COMMAND = [sys.executable, "-m", "pipelines.command"]
@@ -31,17 +29,6 @@ with staged(sys.argv[1], 0) as directory:
         # Read after the other files, and it cannot be.
         (directory / "unreadable").symlink_to("nowhere")
 """
-
-
-@pytest.fixture
-def gcs():
-    emulator = Emulator("bucket")
-    thread = threading.Thread(target=emulator.serve_forever)
-    thread.start()
-    yield emulator
-    emulator.shutdown()
-    emulator.server_close()
-    thread.join()
 
 
 def in_process(gcs, *command):
