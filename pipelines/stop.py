@@ -33,10 +33,8 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Yield a request that the first SIGTERM or SIGINT sets; a SIGINT after that ends the process at once.
+    """Yield a request that the first SIGTERM or SIGINT sets; a second one ends the process at once.
 
-    A SIGTERM after the first changes nothing: the kernel, a launcher and a machine that shuts down may each send
-    theirs, and the state must be saved all the same. Who is out of patience has Ctrl-C, or SIGKILL.
     Outside the main thread, where no handler can be set, the request stays unset.
     """
     request = StopRequest()
@@ -47,7 +45,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.requested = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
 
     for number in _SIGNALS:
         signal.signal(number, note)

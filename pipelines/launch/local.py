@@ -29,6 +29,9 @@ if __name__ == "__main__":
 from pipelines.launch.errors import LaunchError
 from pipelines.launch.job import Job
 
+# The process that started a job; while it lives it is the parent of the job's first process.
+_PARENT_VARIABLE = "VDM_JOB_PARENT"
+
 # A process that was killed is seen until the kernel has taken it down; one that waits for a disk, for longer.
 _DYING_S = 5.0
 
@@ -54,7 +57,7 @@ class LocalProcess:
         Raises:
           LaunchError: the program cannot be started.
         """
-        marked = {KEY_VARIABLE: self.key} if self.key else {}
+        marked = {KEY_VARIABLE: self.key, _PARENT_VARIABLE: str(os.getpid())} if self.key else {}
         try:
             process = subprocess.Popen(
                 # The death of a thread counts as that of the parent: run this where the process's main thread waits.
@@ -97,7 +100,8 @@ def stop_marked(key: str, grace_s: float = 20.0) -> list[int]:
     """End every process of this machine that a job with this key has left, and return their ids.
 
     SIGTERM goes to the jobs themselves, not to what they have started: a job may need its own children to end in good
-    order, as `vdm tpu run` needs gcloud to delete its slice. After grace_s SIGKILL goes to all that is left.
+    order, as `vdm tpu run` needs gcloud to delete its slice. A job whose launcher was killed has it from the kernel: a
+    second one would end it before its state is saved. After grace_s SIGKILL goes to all that is left.
 
     Does nothing where there is none, or where /proc is not: then the kernel has no death signal either, and the
     user sees the job with `ps`.
@@ -112,8 +116,9 @@ def stop_marked(key: str, grace_s: float = 20.0) -> list[int]:
         if time.monotonic() >= deadline + _DYING_S:
             break
         for pid in left - asked:
-            if _parent(pid) not in left:
-                _signal(pid, signal.SIGTERM)
+            if (parent := _parent(pid)) not in left:
+                if not _told_by_kernel(pid, parent):
+                    _signal(pid, signal.SIGTERM)
                 asked.add(pid)
         time.sleep(0.1)
     return found
@@ -122,12 +127,28 @@ def stop_marked(key: str, grace_s: float = 20.0) -> list[int]:
 def _marked(key: str) -> Iterator[int]:
     """Yield the processes that carry the key in their environment, but not a zombie, whose environment is empty."""
     wanted = f"{KEY_VARIABLE}={key}".encode()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if wanted in path.read_bytes().split(b"\0"):
-                yield int(path.parent.name)
-        except OSError:  # ended meanwhile, or another user's
-            continue
+    for path in Path("/proc").glob("[0-9]*"):
+        if wanted in _environment(path.name):
+            yield int(path.name)
+
+
+def _told_by_kernel(pid: int, parent: int | None) -> bool:
+    """Say whether this is the first process of a job and has lost the parent at whose death it gets SIGTERM."""
+    started_by = [word for word in _environment(pid) if word.startswith(f"{_PARENT_VARIABLE}=".encode())]
+    orphan = bool(started_by) and started_by[-1] != f"{_PARENT_VARIABLE}={parent}".encode()
+    try:
+        # Its children inherit the variable; only the first process leads the session.
+        return orphan and os.getsid(pid) == pid
+    except ProcessLookupError:
+        return True
+
+
+def _environment(pid: int | str) -> list[bytes]:
+    """Return the environment of a process, empty if it has ended or is another user's."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _parent(pid: int) -> int | None:

@@ -124,7 +124,7 @@ def supervise(directory):
             if os.getppid() != parent:
                 os._exit(1)
 
-    # A machine that shuts down signals every process: the program has its own signal, and this lives to tell its end.
+    # A machine that shuts down signals every process. The program must get that once: a second one ends it unsaved.
     signal.signal(signal.SIGTERM, lambda *_: None)
     argv = [str(VENV / "bin" / "python") if word == "PYTHON" else word for word in settings["argv"]]
     try:

@@ -119,6 +119,31 @@ LocalProcess().run(Job(({sys.executable!r}, "-c", {code!r})), lambda line: print
     until(mark.exists)
 
 
+def test_the_job_of_a_killed_parent_is_not_asked_a_second_time_while_it_saves(tmp_path):
+    mark = tmp_path / "saved"
+    code = f"""
+from pipelines.stop import stop_on_signal
+import time
+with stop_on_signal() as stop:
+    print("ready")
+    while not stop.requested:
+        time.sleep(0.02)
+    time.sleep(1)
+    open({str(mark)!r}, "w").close()
+"""
+    script = f"""
+from pipelines.launch.job import Job
+from pipelines.launch.local import LocalProcess
+LocalProcess(key="saving").run(Job(({sys.executable!r}, "-c", {code!r})), lambda line: print(line, flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    with parent, parent.stdout as lines:
+        assert lines.readline() == "ready\n"
+        os.kill(parent.pid, signal.SIGKILL)
+    assert len(stop_marked("saving", grace_s=20)) == 1
+    assert mark.exists()
+
+
 def test_keys_of_others_are_left_alone():
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"VDM_JOB_KEY": "mine-too"})
     with other:
