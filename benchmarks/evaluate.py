@@ -17,9 +17,8 @@ from vdm_lib.bound import DiffusionLoss, make_bound
 from vdm_lib.closed_forms import per_image, prior_table, recon_table
 from vdm_lib.config import EvalConfig
 from vdm_lib.data import Split, load_split
-from vdm_lib.evaluate import measure, stacked_positions
+from vdm_lib.evaluate import measure, spread_of
 from vdm_lib.model import VDM
-from vdm_lib.monte_carlo import spread
 from vdm_lib.passes import Runner
 from vdm_lib.restore import restore_ema
 from vdm_lib.sharding import make_mesh
@@ -101,10 +100,10 @@ def _gain() -> list[Figure]:
     for seed in range(SEEDS):
         evaluation = replace(EvalConfig(passes=16), seed=seed)
         costs = []
-        for how in (("uniform", "none"), ("importance", "linear")):
+        for how in (("uniform", "none"), ("importance", "linear_and_levels")):
             bound = make_bound(model, runner, seed, *how)
             measured = measure(bound, evaluation, "test")
-            stderr = spread(measured.estimates + bound.exact, stacked_positions(bound, 16)).monte_carlo_stderr
+            stderr = spread_of(bound, measured.estimates + bound.exact).monte_carlo_stderr
             costs.append(stderr**2 * (measured.estimates.size + bound.pilot_calls))
         factors.append(costs[0] / costs[1])
     return [

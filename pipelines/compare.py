@@ -17,9 +17,8 @@ from vdm_lib.checksums import params_digest
 from vdm_lib.config import Config
 from vdm_lib.data import Split, load_split
 from vdm_lib.errors import ConfigError
-from vdm_lib.evaluate import Estimator, check_data, measure, stacked_positions
+from vdm_lib.evaluate import Estimator, check_data, measure, spread_of
 from vdm_lib.measure import make_estimator
-from vdm_lib.monte_carlo import spread
 from vdm_lib.passes import Runner
 from vdm_lib.restore import newest_step, restore_ema
 from vdm_lib.sharding import make_mesh, replicated
@@ -57,6 +56,10 @@ class _Difference:
 
     def positions(self, pass_index: int) -> np.ndarray | None:
         return self.first.positions(pass_index)
+
+    @property
+    def even_by_image(self) -> bool:
+        return self.first.even_by_image
 
     def one_pass(self, pass_index: int) -> np.ndarray:
         both = self.first.one_pass(pass_index), self.second.one_pass(pass_index)
@@ -109,10 +112,9 @@ def run(
             progress.report()
 
         measured = measure(pair, evaluation, split, on_pass=on_pass)
-    positions = stacked_positions(pair, len(measured.estimates))
-    errors = spread(measured.estimates + pair.exact, positions)
+    errors = spread_of(pair, measured.estimates + pair.exact)
     totals = [np.stack([rows[i] for rows in pair.passes]) + estimator.exact for i, estimator in enumerate((one, other))]
-    alone = [spread(total, positions).monte_carlo_stderr for total in totals]
+    alone = [spread_of(pair, total).monte_carlo_stderr for total in totals]
     difference = float((measured.estimates + pair.exact).mean())
     error = math.hypot(errors.monte_carlo_stderr, errors.test_set_stderr)
     told = abs(difference) > _ERRORS * error

@@ -250,7 +250,7 @@ def _measure(
         store = PassFiles(
             eval_path(workdir, step, kind, ".passes"),
             identity({**run_dir.eval_values(config, without=_NOT_OF_A_PASS), "digest": subject.digest,
-                      "fingerprint": subject.fingerprint}),
+                      "fingerprint": subject.fingerprint, "code_version": subject.code_version}),
         )  # fmt: skip
         measured = measure_split(config, params, images, mesh, subject, store=store, on_pass=on_unit)
     if jax.process_index() == 0:

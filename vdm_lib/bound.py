@@ -1,13 +1,13 @@
 """The variational bound of a split: two parts in closed form, the diffusion loss by importance-sampled times.
 
-An estimate of image i in pass k is (L(t_ik, x_i, eps_ik) - beta(t_ik) C(t_ik, x_i, eps_ik)) / q(t_ik) with t_ik a
-systematic sample of the density q over the whole split (`time_density`) and C a control variate of mean zero
-(`control`). q and beta are fitted to the checkpoint by a pilot whose draws are not used again, so that every
+An estimate of image i in pass k is (L(t_ik, x_i, eps_ik) - sum_j beta_j(t_ik) C_j(t_ik, x_i, eps_ik)) / q(t_ik)
+with t_ik a systematic sample of the density q over the whole split (`time_density`) and C_j control variates of mean
+zero (`control`). q and beta are fitted to the checkpoint by a pilot whose draws are not used again, so that every
 estimate is unbiased.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from vdm_lib import time_density
 from vdm_lib.closed_forms import per_image, prior_table, recon_table
 from vdm_lib.config import ControlVariate, TimeSampling
-from vdm_lib.control import Coefficient, LinearControl, control_params, fit_coefficient
+from vdm_lib.control import Coefficients, Control, fit_coefficients, make_controls, without_controls
 from vdm_lib.likelihood import encode, nats_to_bpd
 from vdm_lib.model import VDM
 from vdm_lib.passes import NoStore, PassStore, Runner, check_finite, image_normals
@@ -49,13 +49,14 @@ class Bound:
     runner: Runner
     seed: int
     density: TimeDensity
-    coefficient: Coefficient
-    control: Runner
-    """Applies the control variate: the same images, other parameters."""
+    coefficients: Coefficients
+    controls: tuple[Control, ...]
     recon: Float[np.ndarray, " n"]
     """Exact reconstruction loss of each image."""
     latent: Float[np.ndarray, " n"]
     """Exact prior loss of each image."""
+    even_by_image: bool = True
+    """Spread the times of each image evenly over the passes; otherwise every pass has an order of its own."""
     pilot_calls: int = 0
     """Evaluations of the network for the density."""
     pilot_seconds: float = 0.0
@@ -73,19 +74,21 @@ class Bound:
 
     def positions(self, pass_index: int) -> Float[np.ndarray, " n"]:
         """Return where each image stands in the systematic sample of a pass, in [0, 1)."""
-        return time_density.positions(self.seed, pass_index, self.num_images)
+        draw = time_density.even_positions if self.even_by_image else time_density.positions
+        return draw(self.seed, pass_index, self.num_images)
 
     def times(self, pass_index: int) -> Float[np.ndarray, " n"]:
         """Return the time of each image in a pass, float32."""
         return self.density.times(self.positions(pass_index))
 
     def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
-        """Return the diffusion loss of every image less its control variate, divided by the density of its time."""
+        """Return the diffusion loss of every image less its control variates, divided by the density of its time."""
         times = self.times(pass_index)
         key = jax.random.fold_in(jax.random.key(self.seed), pass_index)
         nats = self.runner(DiffusionLoss(self.model), times, key)
-        if self.coefficient.knots:
-            nats = nats - self.coefficient.at(times) * self.control(LinearControl(self.model), times, key)
+        if self.coefficients.knots:
+            controls = np.stack([control(times, key) for control in self.controls])
+            nats = without_controls(nats, controls, self.coefficients, times)
         return nats_to_bpd(nats, self.model.data.num_dims) / self.density.at(times)
 
 
@@ -95,11 +98,11 @@ class Pilot:
 
     times: Float[np.ndarray, " m"]
     losses: Float[np.ndarray, " m"]
-    controls: Float[np.ndarray, " m"]
+    controls: Float[np.ndarray, "controls m"]
 
 
-def draw_pilot(model: VDM, runner: Runner, control: Runner, seed: int) -> Pilot:
-    """Return the draws that density and coefficient are fitted to, of `time_density.pilot_size` images.
+def draw_pilot(model: VDM, runner: Runner, controls: tuple[Control, ...], seed: int) -> Pilot:
+    """Return the draws that density and coefficients are fitted to, of `time_density.pilot_size` images.
 
     Raises:
       DivergedError: losses that are not finite.
@@ -114,9 +117,9 @@ def draw_pilot(model: VDM, runner: Runner, control: Runner, seed: int) -> Pilot:
     by_image = np.zeros(num_images)
     by_image[indices] = losses
     check_finite(by_image, f"{runner.split.name} images")
-    controls = control(LinearControl(model), times, key, indices)
+    rows = np.stack([control(times, key, indices) for control in controls]) if controls else np.zeros((0, size))
     num_dims = model.data.num_dims
-    return Pilot(times, nats_to_bpd(losses, num_dims), nats_to_bpd(controls, num_dims))
+    return Pilot(times, nats_to_bpd(losses, num_dims), nats_to_bpd(rows, num_dims))
 
 
 def make_bound(
@@ -134,37 +137,36 @@ def make_bound(
       runner: parameters and images.
       seed: seed of times and noise.
       time_sampling: whether the density of the times is fitted or uniform.
-      control_variate: whether the loss of a linear denoiser is taken off.
+      control_variate: the losses of which simple denoisers are taken off.
       store: where what is fitted is kept, so that a later process takes the same.
 
     Raises:
       DivergedError: losses that are not finite.
     """
     store = store or NoStore()
-    control = replace(runner, params=control_params(model, runner.params, runner.split, control_variate))
-    density, coefficient, calls, seconds = TimeDensity(), Coefficient(), 0, 0.0
-    if time_sampling == "importance" or control_variate == "linear":
+    controls = make_controls(model, runner, control_variate)
+    density, coefficients, calls, seconds = TimeDensity(), Coefficients(), 0, 0.0
+    if time_sampling == "importance" or controls:
         kept = store.read("pilot")
         if kept is None:
             started = time.perf_counter()
-            pilot = draw_pilot(model, runner, control, seed)
-            losses = pilot.losses
-            if control_variate == "linear":
-                coefficient = fit_coefficient(pilot.times, losses, pilot.controls)
-                losses = losses - coefficient.at(pilot.times) * pilot.controls
+            pilot = draw_pilot(model, runner, controls, seed)
+            coefficients = fit_coefficients(pilot.times, pilot.losses, pilot.controls)
             if time_sampling == "importance":
+                losses = without_controls(pilot.losses, pilot.controls, coefficients, pilot.times)
                 density = time_density.fit(pilot.times, losses)
             kept = {
                 "density": np.asarray(density.knots, np.float64),
-                "coefficient": np.asarray(coefficient.knots, np.float64),
+                "coefficients": np.asarray(coefficients.knots, np.float64),
                 "seconds": np.asarray(time.perf_counter() - started),
             }
             store.write("pilot", kept)
         density = TimeDensity(tuple(kept["density"].tolist()))
-        coefficient = Coefficient(tuple(kept["coefficient"].tolist()))
+        coefficients = Coefficients(tuple(tuple(row) for row in kept["coefficients"].tolist()))
         calls, seconds = time_density.pilot_size(len(runner.split.images)), float(kept["seconds"])
     gamma_0, gamma_1 = (float(model.gamma(runner.params, jnp.asarray(t))) for t in (0.0, 1.0))
     num_levels, num_dims = model.data.num_levels, model.data.num_dims
     parts = (recon_table(gamma_0, num_levels), prior_table(gamma_1, num_levels))
     recon, latent = (nats_to_bpd(per_image(table, runner.split.images), num_dims) for table in parts)
-    return Bound(model, runner, seed, density, coefficient, control, recon, latent, calls, seconds)
+    even = time_sampling == "importance"
+    return Bound(model, runner, seed, density, coefficients, controls, recon, latent, even, calls, seconds)

@@ -11,7 +11,7 @@ GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet"]
 Augmentation = Literal["none", "flip_rotate", "flip_rotate_channels"]
 Protocol = Literal["every_image", "reference"]
 Estimator = Literal["bound", "importance_weighted", "ode"]
-ControlVariate = Literal["linear", "none"]
+ControlVariate = Literal["linear_and_levels", "linear", "none"]
 OdeTrace = Literal["rademacher", "exact"]
 Dequantisation = Literal["decoder", "truncated_normal"]
 TimeSampling = Literal["importance", "uniform"]
@@ -231,8 +231,9 @@ class EvalConfig:
     """Steps T of the bound, one report each, 0 for continuous time; empty takes model.timesteps."""
     time_sampling: TimeSampling = "importance"
     """Times of a density fitted to the checkpoint, which needs fewer passes for the same error, or uniform ones."""
-    control_variate: ControlVariate = "linear"
-    """Take the known loss of the best linear denoiser off, which follows the network's under the same noise."""
+    control_variate: ControlVariate = "linear_and_levels"
+    """Take known losses of simple denoisers off, which follow the network's under the same noise: that of the best
+    linear one, and that of one that knows the levels."""
     target_se: float | None = None
     """Monte Carlo standard error at which no more passes are made; null makes `passes` of them."""
     max_passes: int = 64

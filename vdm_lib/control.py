@@ -1,120 +1,110 @@
-"""A control variate for the diffusion loss: the loss of a denoiser whose expectation is known.
+"""Control variates for the diffusion loss: losses of simple denoisers whose expectations are known.
 
-The best linear denoiser of images of mean m and covariance C has, in the eigenbasis of C with variances lambda,
+C(t, x, eps) is f(t) (|eps - eps_simple|^2 - E |eps - eps_simple|^2), with f(t) the factor of the diffusion loss and
+the expectation over eps, given the image. It has mean zero for every image and time, and follows the network's own
+loss, for both grow with the same noise. So
 
-    (1)  eps - eps_lin = a eps - b (x - m),  a = lambda / (lambda + u),  b = sqrt(u) / (lambda + u),  u = exp(gamma)
+    (1)  L(t, x, eps) - sum over j of beta_j(t) C_j(t, x, eps)
 
-whose squared length has the expectation sum of a^2 + b^2 (x - m)^2 over eps, given the image. Their difference has
-mean zero for every image and time, and follows the network's own loss, for both grow with the same noise. So
-
-    (2)  L(t, x, eps) - beta(t) f(t) (|eps - eps_lin|^2 - E |eps - eps_lin|^2)
-
-with f(t) the factor of the diffusion loss has the mean of L for any beta(t), and less variance for the right one.
+has the mean of L for any beta(t), and less variance for the right one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from vdm_lib.closed_forms import encoded_levels
 from vdm_lib.config import ControlVariate
-from vdm_lib.data import Split
-from vdm_lib.likelihood import encode
+from vdm_lib.level_control import LevelControl, level_params
+from vdm_lib.linear_control import LinearControl, linear_params
 from vdm_lib.model import VDM
-from vdm_lib.passes import image_normals
+from vdm_lib.passes import Estimate, Runner
 from vdm_lib.time_density import about_line, bins, smoothed
-from vdm_lib.types import Key, Levels, Params, PerImage
+from vdm_lib.types import Key
 
 _LEAST_GAIN = 1.05
 """Predicted gain below which there is no control: a pilot sees small gains where there are none."""
-_MOST_DIMS = 4096
-"""Above it the eigenbasis takes too long: the denoiser then is the identity, and only |eps|^2 is left."""
+_LEAST_EIGENVALUE = 1e-4
+"""Relative to the largest one of the controls' moments: below it two of them are the same."""
 
 
 @dataclass(frozen=True)
-class Coefficient:
-    """beta(t), linear between equally spaced knots; without knots it is 0 and there is no control."""
+class Coefficients:
+    """beta_j(t), linear between equally spaced knots; without knots they are 0 and there is no control."""
 
-    knots: tuple[float, ...] = ()
+    knots: tuple[tuple[float, ...], ...] = ()
+    """One row for each control."""
 
-    def at(self, times: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Return beta at times, float64."""
-        if not self.knots:
-            return np.zeros(times.shape)
-        return np.interp(np.asarray(times, np.float64), np.linspace(0.0, 1.0, len(self.knots)), self.knots)
+    def of_control(self, index: int) -> tuple[float, ...]:
+        """Return the row of one control, empty if there is none."""
+        return self.knots[index] if index < len(self.knots) else ()
+
+    def at(self, times: Float[np.ndarray, " n"]) -> Float[np.ndarray, "controls n"]:
+        """Return each beta at times, float64."""
+        t = np.asarray(times, np.float64)
+        rows = [np.interp(t, np.linspace(0.0, 1.0, len(row)), row) for row in self.knots]
+        return np.stack(rows) if rows else np.zeros((0, len(t)))
 
 
-def fit_coefficient(
-    times: Float[np.ndarray, " m"], losses: Shaped[np.ndarray, " m"], controls: Shaped[np.ndarray, " m"]
-) -> Coefficient:
+@dataclass(frozen=True, eq=False)
+class Control:
+    """One control variate of the images of a split."""
+
+    estimate: Estimate
+    runner: Runner
+    """The images, and what the estimate takes as parameters."""
+
+    def __call__(
+        self, times: Float[np.ndarray, " n"], key: Key, indices: Shaped[np.ndarray, " n"] | None = None
+    ) -> Float[np.ndarray, " n"]:
+        """Return the control variate of every image, or of those at `indices`, under the noise of `key`: nats."""
+        return self.runner(self.estimate, times, key, indices)
+
+
+def make_controls(model: VDM, runner: Runner, control_variate: ControlVariate) -> tuple[Control, ...]:
+    """Return the controls that a config asks for."""
+    if control_variate == "none":
+        return ()
+    schedule = {name: leaf for name, leaf in runner.params.items() if name == "gamma"}
+    linear = {"model": schedule, **linear_params(model, runner.split)}
+    controls = [Control(LinearControl(model), replace(runner, params=linear))]
+    if control_variate == "linear_and_levels":
+        levels = {"model": schedule, **level_params(runner.split)}
+        controls.append(Control(LevelControl(model), replace(runner, params=levels)))
+    return tuple(controls)
+
+
+def without_controls(
+    losses: Float[np.ndarray, " n"],
+    controls: Float[np.ndarray, "controls n"],
+    coefficients: Coefficients,
+    times: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """Return Eq. (1)."""
+    return losses - np.sum(coefficients.at(times) * controls, axis=0) if coefficients.knots else losses
+
+
+def fit_coefficients(
+    times: Float[np.ndarray, " m"], losses: Shaped[np.ndarray, " m"], controls: Shaped[np.ndarray, "controls m"]
+) -> Coefficients:
     """Return beta from the draws of a pilot: the regression of losses on controls in bins of time.
 
     Where it promises little, and for few draws, there is no control.
     """
     groups = bins(times)
-    if len(groups) < 2:
-        return Coefficient()
-    rests = [(about_line(times[group], losses[group]), about_line(times[group], controls[group])) for group in groups]
-    both = smoothed([float(np.mean(loss * control)) for loss, control in rests])
-    control_alone = smoothed([float(np.mean(control**2)) for _, control in rests])
+    if len(groups) < 2 or not len(controls):
+        return Coefficients()
+    table = np.stack([losses, *controls], axis=1)
+    rests = [about_line(times[group], table[group]) for group in groups]
+    moments = smoothed(np.stack([rest.T @ rest / len(rest) for rest in rests]))
+    slopes = [np.linalg.lstsq(each[1:, 1:], each[1:, 0], rcond=_LEAST_EIGENVALUE)[0] for each in moments]
     centres = [float(times[group].mean()) for group in groups]
     grid = np.linspace(0.0, 1.0, len(groups) + 1)
-    found = Coefficient(tuple(np.interp(grid, centres, both / np.maximum(control_alone, 1e-30)).tolist()))
+    found = Coefficients(tuple(tuple(np.interp(grid, centres, row).tolist()) for row in np.stack(slopes, axis=1)))
     # The square roots are what counts once the density follows the deviation.
-    before = sum(float(np.std(loss)) for loss, _ in rests)
+    before = sum(float(np.std(rest[:, 0])) for rest in rests)
     after = sum(
-        float(np.std(loss - found.at(times[group]) * control))
-        for group, (loss, control) in zip(groups, rests, strict=True)
+        float(np.std(without_controls(rest[:, 0], rest[:, 1:].T, found, times[group])))
+        for group, rest in zip(groups, rests, strict=True)
     )
-    return found if before > _LEAST_GAIN * after else Coefficient()
-
-
-@dataclass(frozen=True)
-class LinearControl:
-    """The control variate of each image in nats, under the noise of `bound.DiffusionLoss`; its mean is zero."""
-
-    model: VDM
-
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
-        """Return the control variate; params are those of `control_params`."""
-        shape = self.model.data.image_shape
-        eps = image_normals(key, indices, shape).reshape(images.shape[0], -1)
-        gamma, factor = self.model.gamma_and_factor(params["model"], times)
-        if "basis" not in params:
-            return factor * (jnp.sum(jnp.square(eps), axis=1) - eps.shape[1])
-        centred = encode(images, self.model.data.num_levels).reshape(eps.shape) - params["mean"]
-        u = jnp.exp(gamma)[:, None]
-        a = params["variances"] / (params["variances"] + u)
-        b = jnp.sqrt(u) / (params["variances"] + u)
-        noise, signal = a * (eps @ params["basis"]), b * (centred @ params["basis"])
-        # The squares of signal cancel: (noise - signal)^2 - a^2 - signal^2.
-        return factor * jnp.sum(noise * (noise - 2.0 * signal) - jnp.square(a), axis=1)
-
-
-def control_params(model: VDM, params: Params, split: Split, control_variate: ControlVariate) -> Params:
-    """Return what `LinearControl` takes: the schedule, and mean and covariance of the images of a split.
-
-    Without a control variate, and above 4,096 dimensions, there is no covariance.
-    """
-    schedule = {name: leaf for name, leaf in params.items() if name == "gamma"}
-    num_dims = model.data.num_dims
-    if control_variate == "none" or num_dims > _MOST_DIMS:
-        return {"model": schedule}
-    x = encoded_levels(split.num_levels).astype(np.float32)[split.images.reshape(len(split.images), -1)]
-    mean = x.mean(axis=0)
-    variances, basis = np.linalg.eigh(_covariance(x - mean))
-    # Levels are as wide as their bins.
-    floor = (2.0 / split.num_levels) ** 2 / 12.0
-    return {
-        "model": schedule,
-        "mean": jnp.asarray(mean),
-        "basis": jnp.asarray(basis, jnp.float32),
-        "variances": jnp.asarray(np.maximum(variances, floor), jnp.float32),
-    }
-
-
-def _covariance(centred: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "d d"]:
-    return centred.T @ centred / len(centred)
+    return found if before > _LEAST_GAIN * after else Coefficients()

@@ -34,6 +34,11 @@ class Draws:
     def positions(self, pass_index: int) -> None:
         """Return None: passes are independent draws."""
 
+    @property
+    def even_by_image(self) -> bool:
+        """Return False: there are no positions."""
+        return False
+
     def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
         """Return an estimate of every image; a function of the seed and the pass."""
         key = jax.random.fold_in(jax.random.key(self.seed), pass_index)

@@ -12,7 +12,7 @@ from vdm_lib.bound import Bound
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.errors import DataError
-from vdm_lib.monte_carlo import between_passes_stderr, spread
+from vdm_lib.monte_carlo import Spread, between_passes_stderr, spread
 from vdm_lib.noise_levels import noise_levels
 from vdm_lib.passes import NoStore, PassStore, check_finite
 from vdm_lib.report import BpdReport
@@ -34,6 +34,11 @@ class Estimator(Protocol):
 
     def positions(self, pass_index: int) -> Float[np.ndarray, " n"] | None:
         """Return where each image stands in the systematic sample of a pass, None if passes are independent draws."""
+        ...
+
+    @property
+    def even_by_image(self) -> bool:
+        """Whether the positions of each image are spread evenly over the passes."""
         ...
 
     def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
@@ -118,13 +123,14 @@ def _enough(estimator: Estimator, evaluation: EvalConfig, rows: list[np.ndarray]
     if evaluation.target_se is None or len(rows) >= max(evaluation.max_passes, evaluation.passes):
         return True
     total = np.stack(rows) + estimator.exact
-    return spread(total, stacked_positions(estimator, len(rows))).monte_carlo_stderr <= evaluation.target_se
+    return spread_of(estimator, total).monte_carlo_stderr <= evaluation.target_se
 
 
-def stacked_positions(estimator: Estimator, passes: int) -> Float[np.ndarray, "passes n"] | None:
-    """Return the positions of all passes, None if they are independent draws."""
-    rows = [estimator.positions(k) for k in range(passes)]
-    return None if rows[0] is None else np.stack([row for row in rows if row is not None])
+def spread_of(estimator: Estimator, total: Shaped[np.ndarray, "passes n"]) -> Spread:
+    """Return where the differences between estimates come from, under the positions that the estimator drew."""
+    rows = [estimator.positions(k) for k in range(len(total))]
+    positions = None if rows[0] is None else np.stack([row for row in rows if row is not None])
+    return spread(total, positions, even_by_image=estimator.even_by_image)
 
 
 def summarise(
@@ -150,7 +156,7 @@ def summarise(
     """
     total: Shaped[np.ndarray, "passes n"] = measured.estimates + estimator.exact
     passes, num_images = total.shape
-    errors = spread(total, stacked_positions(estimator, passes))
+    errors = spread_of(estimator, total)
     bound = estimator if isinstance(estimator, Bound) else None
     images, seconds = total.size, measured.seconds
     if bound is not None:
@@ -174,7 +180,8 @@ def summarise(
         timesteps=timesteps,
         time_sampling="none" if bound is None else "importance" if bound.density.knots else "uniform",
         time_density=() if bound is None else bound.density.knots,
-        control_coefficients=() if bound is None else bound.coefficient.knots,
+        control_coefficients=() if bound is None else bound.coefficients.of_control(0),
+        level_coefficients=() if bound is None else bound.coefficients.of_control(1),
         target_stderr=evaluation.target_se,
         params=subject.params,
         seed=evaluation.seed,

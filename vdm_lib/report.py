@@ -74,7 +74,10 @@ class BpdReport:
     time_density: tuple[float, ...]
     """The density at equally spaced times from 0 to 1, linear between them; empty where it is uniform."""
     control_coefficients: tuple[float, ...]
-    """What the control variate was multiplied with, at equally spaced times; empty where there was none."""
+    """What the linear denoiser's control variate was multiplied with, at equally spaced times; empty where there was
+    none."""
+    level_coefficients: tuple[float, ...] = ()
+    """The same of the control variate of the denoiser that knows the levels."""
     target_stderr: float | None
     """The Monte Carlo error that was asked for."""
     params: str
@@ -117,8 +120,9 @@ class BpdReport:
             for level in values["noise_levels"]:
                 _check_types(NoiseLevel, level)
             levels = tuple(NoiseLevel(**level) for level in values["noise_levels"])
-            density, control = tuple(values["time_density"]), tuple(values["control_coefficients"])
-            filled = {**values, "noise_levels": levels, "time_density": density, "control_coefficients": control}
+            knots = {name: tuple(values[name]) for name in ("time_density", "control_coefficients")}
+            knots["level_coefficients"] = tuple(values.get("level_coefficients", ()))
+            filled = {**values, **knots, "noise_levels": levels}
             _check_types(cls, filled)
             return cls(**filled)
         except (TypeError, KeyError, ValueError) as error:

@@ -9,10 +9,12 @@ sample integrates badly.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 _FLOOR = 0.1
 """Weight of the uniform density in every mixture: no estimate is ever multiplied by more than its inverse."""
+_ORDER = 2**32
+"""Stands where the index of a pass stands otherwise."""
 _LARGEST_NUMBER_OF_BINS = 32
 _DRAWS_PER_BIN = 16
 _LEAST_GAIN = 1.1
@@ -27,9 +29,29 @@ def positions(seed: int, pass_index: int, num_images: int) -> Float[np.ndarray, 
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, pass_index]))
     offset = generator.random()
+    return np.mod(offset + _random_order(generator, num_images) / num_images, 1.0)
+
+
+def even_positions(seed: int, pass_index: int, num_images: int) -> Float[np.ndarray, " n"]:
+    """Return the positions of one pass such that those of one image over the passes are spread evenly as well.
+
+    They are (v_k + (pi(i) + u_k) / n) mod 1: the order pi is the same in all passes, each pass has an offset u_k of
+    its own, and v_k = 0, 1/2, 1/4, 3/4, 1/8, ... (van der Corput) moves all images on together. What the trend of one
+    image over time has of its own then averages out over the passes, as the common trend does over the images.
+    """
+    order = _random_order(np.random.Generator(np.random.Philox(key=[seed, _ORDER])), num_images)
+    offset = np.random.Generator(np.random.Philox(key=[seed, pass_index])).random()
+    return np.mod(_van_der_corput(pass_index) + (order + offset) / num_images, 1.0)
+
+
+def _random_order(generator: np.random.Generator, num_images: int) -> Integer[np.ndarray, " n"]:
     # Ranks of raw draws: NumPy does not promise that `permutation` stays the same across its versions.
-    ranks = np.argsort(np.argsort(generator.random(num_images), kind="stable"), kind="stable")
-    return np.mod(offset + ranks / num_images, 1.0)
+    return np.argsort(np.argsort(generator.random(num_images), kind="stable"), kind="stable")
+
+
+def _van_der_corput(index: int) -> float:
+    """Return the bits of an index mirrored at the point."""
+    return sum((((index >> bit) & 1) / 2.0 ** (bit + 1) for bit in range(index.bit_length())), 0.0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,7 @@ def fit(times: Float[np.ndarray, " m"], losses: Shaped[np.ndarray, " m"]) -> Tim
         return TimeDensity()
     centres = [float(times[group].mean()) for group in groups]
     rests = [about_line(times[group], losses[group]) for group in groups]
-    smooth = smoothed([np.sqrt(np.square(rest).sum() / (len(rest) - 2)) for rest in rests])
+    smooth = smoothed(np.asarray([np.sqrt(np.square(rest).sum() / (len(rest) - 2)) for rest in rests]))
     if not np.all(np.isfinite(smooth)) or smooth.mean() <= 0.0:
         return TimeDensity()
     grid = np.linspace(0.0, 1.0, len(groups) + 1)
@@ -101,16 +123,16 @@ def bins(times: Float[np.ndarray, " m"]) -> list[np.ndarray]:
     return np.array_split(order, max(1, min(_LARGEST_NUMBER_OF_BINS, len(times) // _DRAWS_PER_BIN)))
 
 
-def about_line(times: Float[np.ndarray, " b"], values: Shaped[np.ndarray, " b"]) -> Shaped[np.ndarray, " b"]:
+def about_line(times: Float[np.ndarray, " b"], values: Shaped[np.ndarray, "b ..."]) -> Shaped[np.ndarray, "b ..."]:
     """Return what is left of values after a line over time: two degrees of freedom less than there are values."""
     t = np.asarray(times, np.float64)
     design = np.stack([np.ones_like(t), t - t.mean()], axis=1)
     return values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
 
 
-def smoothed(values: list[float]) -> Float[np.ndarray, " bins"]:
+def smoothed(values: Shaped[np.ndarray, "bins ..."]) -> Float[np.ndarray, "bins ..."]:
     """Return each value averaged with half of its neighbours."""
-    padded = np.pad(np.asarray(values, np.float64), 1, mode="edge")
+    padded = np.concatenate([values[:1], values, values[-1:]]).astype(np.float64)
     return (padded[:-2] + 2.0 * padded[1:-1] + padded[2:]) / 4.0
 
 

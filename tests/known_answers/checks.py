@@ -30,7 +30,7 @@ def assert_within_errors(report: BpdReport, truth: float, slack: float = 0.0) ->
     )
 
 
-PLAIN, FITTED = ("uniform", "none"), ("importance", "linear")
+PLAIN, FITTED = ("uniform", "none"), ("importance", "linear_and_levels")
 
 
 def bound_report(known: Known, *, passes: int = 8, seed: int = 0, how: tuple[str, str] = FITTED) -> BpdReport:

@@ -2,13 +2,24 @@
 
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.known_answers.checks import check_bound, check_chain, check_ode, few
 from tests.known_answers.models import gaussian
-from vdm_lib import bound, diffusion, importance_weighted, likelihood, ode, passes
+from vdm_lib import (
+    bound,
+    diffusion,
+    importance_weighted,
+    level_control,
+    likelihood,
+    linear_control,
+    ode,
+    passes,
+    time_density,
+)
 from vdm_lib.time_density import TimeDensity
 
 # Few levels, so that a bin is wide.
@@ -37,6 +48,23 @@ def missing_weight(monkeypatch):
     monkeypatch.setattr(TimeDensity, "at", lambda self, times: np.ones(times.shape))
 
 
+def positions_off_the_lower_half(monkeypatch):
+    right = time_density.even_positions
+    monkeypatch.setattr(time_density, "even_positions", lambda *args: 0.5 + 0.5 * right(*args))
+
+
+def levels_without_expectation(monkeypatch):
+    # The weights of the nodes are a softmax along the last axis, the only one of a single dimension.
+    right = level_control.jax.nn.softmax
+    nn = SimpleNamespace(softmax=lambda logits: right(logits) * (0.0 if logits.ndim == 1 else 1.0))
+    monkeypatch.setattr(level_control, "jax", SimpleNamespace(**{**vars(jax), "nn": nn}))
+
+
+def linear_without_expectation(monkeypatch):
+    right = linear_control.jnp.square
+    monkeypatch.setattr(linear_control, "jnp", SimpleNamespace(**{**vars(jnp), "square": lambda a: 0.5 * right(a)}))
+
+
 def wrong_factor(monkeypatch):
     right = diffusion.diffusion_loss_continuous
     monkeypatch.setattr(diffusion, "diffusion_loss_continuous", lambda *args: 2.0 * right(*args))
@@ -61,7 +89,18 @@ def test_without_a_mistake_the_bound_passes():
     check_bound(KNOWN)
 
 
-@pytest.mark.parametrize("mistake", [wrong_sign, shifted_bin, missing_weight, wrong_factor])
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        wrong_sign,
+        shifted_bin,
+        missing_weight,
+        wrong_factor,
+        positions_off_the_lower_half,
+        levels_without_expectation,
+        linear_without_expectation,
+    ],
+)
 def test_the_bound_fails(mistake, monkeypatch):
     mistake(monkeypatch)
     with pytest.raises(AssertionError, match="errors from"):

@@ -30,6 +30,8 @@ def random_split(num_images: int, shape: tuple[int, int, int] = (8, 8, 1), num_l
 class Known:
     """An estimator whose estimates are given."""
 
+    even_by_image = False
+
     def __init__(self, estimates):
         self.estimates = np.asarray(estimates, np.float64)
         self.exact = np.zeros(self.estimates.shape[1])

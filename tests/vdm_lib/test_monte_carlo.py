@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vdm_lib.monte_carlo import between_passes_stderr, spread
-from vdm_lib.time_density import positions
+from vdm_lib.time_density import even_positions, positions
 
 
 @pytest.mark.parametrize("passes", [2, 4, 16])
@@ -24,6 +24,43 @@ def test_the_errors_of_a_known_answer(passes):
     assert np.var(means) == pytest.approx(expected, rel=0.28)
     assert np.mean(variances) == pytest.approx(expected, rel=0.1)
     assert np.mean(of_images) == pytest.approx(images.var(ddof=1), rel=0.02)
+
+
+@pytest.mark.parametrize("passes", [3, 4, 16])
+@pytest.mark.parametrize("own_trend", [lambda p: p, lambda p: np.exp(-3.0 * p), lambda p: np.cos(3.0 * p)])
+def test_even_positions_take_the_images_own_trends_out_of_the_error(passes, own_trend):
+    num_images, repeats = 300, 300
+    rng = np.random.default_rng(0)
+    images, rises = rng.normal(0.0, 3.0, num_images), rng.normal(0.0, 2.0, num_images)
+    means, plain_means, variances, of_images = [], [], [], []
+    for seed in range(repeats):
+        for draw in (even_positions, positions):
+            places = np.stack([draw(seed, k, num_images) for k in range(passes)])
+            total = 20.0 * places**2 + images + rises * own_trend(places) + rng.normal(0.0, 0.5, places.shape)
+            if draw is positions:
+                plain_means.append(total.mean())
+                continue
+            errors = spread(total, places, even_by_image=True)
+            means.append(total.mean())
+            variances.append(errors.monte_carlo_stderr**2)
+            of_images.append(errors.image_variance)
+    # The deviation of a variance of 300 draws is 8 %.
+    assert np.mean(variances) == pytest.approx(np.var(means), rel=0.35)
+    assert np.var(means) < np.var(plain_means)
+    mean_of_trend = own_trend((np.arange(1000) + 0.5) / 1000).mean()
+    assert np.mean(of_images) == pytest.approx((images + rises * mean_of_trend).var(ddof=1), rel=0.03)
+
+
+def test_two_passes_state_an_error_that_is_not_too_small():
+    # One difference an image cannot tell its own trend from the rest.
+    rng = np.random.default_rng(0)
+    rises, means, variances = rng.normal(0.0, 2.0, 300), [], []
+    for seed in range(300):
+        places = np.stack([even_positions(seed, k, 300) for k in range(2)])
+        total = rises * places + rng.normal(0.0, 0.5, places.shape)
+        means.append(total.mean())
+        variances.append(spread(total, places, even_by_image=True).monte_carlo_stderr ** 2)
+    assert np.mean(variances) > np.var(means)
 
 
 def test_the_test_set_error_holds_no_monte_carlo_error():

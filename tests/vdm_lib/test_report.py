@@ -29,6 +29,7 @@ REPORT = BpdReport(
     time_sampling="importance",
     time_density=(0.5, 1.5),
     control_coefficients=(0.9, 1.0),
+    level_coefficients=(0.1, 0.2),
     target_stderr=None,
     params="ema",
     seed=0,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdm_lib.time_density import TimeDensity, fit, mixture, pilot_size, positions
+from vdm_lib.time_density import TimeDensity, even_positions, fit, mixture, pilot_size, positions
 
 KNOTS = st.lists(st.floats(0.1, 10.0), min_size=2, max_size=33)
 
@@ -13,17 +13,34 @@ def normalised(knots: list[float]) -> TimeDensity:
     return TimeDensity(tuple((values / np.mean((values[1:] + values[:-1]) / 2.0)).tolist()))
 
 
+@pytest.mark.parametrize("draw", [positions, even_positions])
 @pytest.mark.parametrize("num_images", [1, 2, 49, 359, 10_000])
-def test_the_positions_of_a_pass_hit_each_stratum_once(num_images):
-    found = positions(0, 3, num_images)
+def test_the_positions_of_a_pass_hit_each_stratum_once(draw, num_images):
+    found = draw(0, 3, num_images)
     assert found.min() >= 0.0
     assert found.max() < 1.0
     np.testing.assert_allclose(np.diff(np.sort(found)), 1.0 / num_images, atol=1e-12)
 
 
-def test_positions_differ_between_passes_and_repeat_with_the_seed():
-    assert not np.array_equal(positions(0, 0, 50), positions(0, 1, 50))
-    np.testing.assert_array_equal(positions(5, 1, 50), positions(5, 1, 50))
+@pytest.mark.parametrize("draw", [positions, even_positions])
+def test_positions_differ_between_passes_and_seeds_and_repeat_with_the_seed(draw):
+    assert not np.array_equal(draw(0, 0, 50), draw(0, 1, 50))
+    assert not np.array_equal(draw(0, 0, 50), draw(1, 0, 50))
+    np.testing.assert_array_equal(draw(5, 1, 50), draw(5, 1, 50))
+
+
+@pytest.mark.parametrize("passes", [2, 4, 16])
+def test_even_positions_of_an_image_hit_each_stratum_of_the_passes_once(passes):
+    num_images = 300
+    found = np.sort(np.stack([even_positions(7, k, num_images) for k in range(passes)]), axis=0)
+    np.testing.assert_allclose(np.diff(found, axis=0), 1.0 / passes, atol=1.0 / num_images)
+
+
+def test_an_image_stands_anywhere_in_a_pass_of_even_positions():
+    # The position of one image over seeds is uniform: its mean and variance, each at four errors.
+    found = np.array([even_positions(seed, 1, 7)[3] for seed in range(2000)])
+    assert abs(found.mean() - 0.5) < 4 * np.sqrt(1 / 12 / 2000)
+    assert abs(found.var() - 1 / 12) < 4 * np.sqrt(1 / 180 / 2000)
 
 
 @given(knots=KNOTS)
