@@ -1,9 +1,9 @@
 """The variational bound of a split: two parts in closed form, the diffusion loss by importance-sampled times.
 
-An estimate of image i in pass k is (L(t_ik, x_i, eps_ik) - sum_j beta_j(t_ik) C_j(t_ik, x_i, eps_ik)) / q(t_ik)
-with t_ik a systematic sample of the density q over the whole split (`time_density`) and C_j control variates of mean
-zero (`control`). q and beta are fitted to the checkpoint by a pilot whose draws are not used again, so that every
-estimate is unbiased.
+An estimate of image i in pass k is (L(t_ik, x_i, eps_ik) - sum_j beta_j(t_ik) C_j(t_ik, x_i, eps_ik)) / q(t_ik) + B_i
+with t_ik a systematic sample of the density q over the whole split (`time_density`), C_j control variates, and B_i
+what they take off this image on average (`control`). q and beta are fitted to the checkpoint by a pilot whose draws
+are not used again, so that every estimate is unbiased.
 """
 
 import time
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from vdm_lib import time_density
 from vdm_lib.closed_forms import per_image, prior_table, recon_table
 from vdm_lib.config import ControlVariate, TimeSampling
-from vdm_lib.control import Coefficients, Control, fit_coefficients, make_controls, without_controls
+from vdm_lib.control import Coefficient, Coefficients, Control, fit_coefficients, make_controls, without_controls
 from vdm_lib.likelihood import encode, nats_to_bpd
 from vdm_lib.model import VDM
 from vdm_lib.passes import NoStore, PassStore, Runner, check_finite, image_normals
@@ -51,6 +51,9 @@ class Bound:
     density: TimeDensity
     coefficients: Coefficients
     controls: tuple[Control, ...]
+    """One for each coefficient; none where there is none."""
+    put_back: Float[np.ndarray, " n"]
+    """What the controls take off each image on average."""
     recon: Float[np.ndarray, " n"]
     """Exact reconstruction loss of each image."""
     latent: Float[np.ndarray, " n"]
@@ -72,6 +75,11 @@ class Bound:
         """The part of each image that is not estimated."""
         return self.recon + self.latent
 
+    def coefficient_knots(self, kind: type) -> tuple[float, ...]:
+        """Return the knots of the coefficient of one kind of control, none where there is none."""
+        pairs = zip(self.controls, self.coefficients, strict=True)
+        return next((each.knots for control, each in pairs if isinstance(control.estimate, kind)), ())
+
     def positions(self, pass_index: int) -> Float[np.ndarray, " n"]:
         """Return where each image stands in the systematic sample of a pass, in [0, 1)."""
         draw = time_density.even_positions if self.even_by_image else time_density.positions
@@ -86,10 +94,8 @@ class Bound:
         times = self.times(pass_index)
         key = jax.random.fold_in(jax.random.key(self.seed), pass_index)
         nats = self.runner(DiffusionLoss(self.model), times, key)
-        if self.coefficients.knots:
-            controls = np.stack([control(times, key) for control in self.controls])
-            nats = without_controls(nats, controls, self.coefficients, times)
-        return nats_to_bpd(nats, self.model.data.num_dims) / self.density.at(times)
+        nats = without_controls(nats, [control(times, key) for control in self.controls], self.coefficients, times)
+        return nats_to_bpd(nats, self.model.data.num_dims) / self.density.at(times) + self.put_back
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Pilot:
 
     times: Float[np.ndarray, " m"]
     losses: Float[np.ndarray, " m"]
-    controls: Float[np.ndarray, "controls m"]
+    controls: list[Float[np.ndarray, " m"]]
 
 
 def draw_pilot(model: VDM, runner: Runner, controls: tuple[Control, ...], seed: int) -> Pilot:
@@ -117,9 +123,9 @@ def draw_pilot(model: VDM, runner: Runner, controls: tuple[Control, ...], seed: 
     by_image = np.zeros(num_images)
     by_image[indices] = losses
     check_finite(by_image, f"{runner.split.name} images")
-    rows = np.stack([control(times, key, indices) for control in controls]) if controls else np.zeros((0, size))
     num_dims = model.data.num_dims
-    return Pilot(times, nats_to_bpd(losses, num_dims), nats_to_bpd(rows, num_dims))
+    rows = [nats_to_bpd(control(times, key, indices), num_dims) for control in controls]
+    return Pilot(times, nats_to_bpd(losses, num_dims), rows)
 
 
 def make_bound(
@@ -145,7 +151,7 @@ def make_bound(
     """
     store = store or NoStore()
     controls = make_controls(model, runner, control_variate)
-    density, coefficients, calls, seconds = TimeDensity(), Coefficients(), 0, 0.0
+    density, coefficients, calls, seconds = TimeDensity(), (), 0, 0.0
     if time_sampling == "importance" or controls:
         kept = store.read("pilot")
         if kept is None:
@@ -157,16 +163,20 @@ def make_bound(
                 density = time_density.fit(pilot.times, losses)
             kept = {
                 "density": np.asarray(density.knots, np.float64),
-                "coefficients": np.asarray(coefficients.knots, np.float64),
+                "coefficients": np.asarray([each.knots for each in coefficients], np.float64),
                 "seconds": np.asarray(time.perf_counter() - started),
             }
             store.write("pilot", kept)
         density = TimeDensity(tuple(kept["density"].tolist()))
-        coefficients = Coefficients(tuple(tuple(row) for row in kept["coefficients"].tolist()))
+        coefficients = tuple(Coefficient(tuple(row)) for row in kept["coefficients"].tolist())
         calls, seconds = time_density.pilot_size(len(runner.split.images)), float(kept["seconds"])
-    gamma_0, gamma_1 = (float(model.gamma(runner.params, jnp.asarray(t))) for t in (0.0, 1.0))
+    controls = controls if coefficients else ()
     num_levels, num_dims = model.data.num_levels, model.data.num_dims
+    put_back = np.zeros(len(runner.split.images))
+    for control, coefficient in zip(controls, coefficients, strict=True):
+        put_back += nats_to_bpd(control.put_back(coefficient), num_dims)
+    gamma_0, gamma_1 = (float(model.gamma(runner.params, jnp.asarray(t))) for t in (0.0, 1.0))
     parts = (recon_table(gamma_0, num_levels), prior_table(gamma_1, num_levels))
     recon, latent = (nats_to_bpd(per_image(table, runner.split.images), num_dims) for table in parts)
     even = time_sampling == "importance"
-    return Bound(model, runner, seed, density, coefficients, controls, recon, latent, even, calls, seconds)
+    return Bound(model, runner, seed, density, coefficients, controls, put_back, recon, latent, even, calls, seconds)

@@ -12,6 +12,8 @@ from vdm_lib.bound import Bound
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.errors import DataError
+from vdm_lib.level_control import LevelControl
+from vdm_lib.linear_control import ImageControl, LinearControl
 from vdm_lib.monte_carlo import Spread, between_passes_stderr, spread
 from vdm_lib.noise_levels import noise_levels
 from vdm_lib.passes import NoStore, PassStore, check_finite
@@ -180,8 +182,9 @@ def summarise(
         timesteps=timesteps,
         time_sampling="none" if bound is None else "importance" if bound.density.knots else "uniform",
         time_density=() if bound is None else bound.density.knots,
-        control_coefficients=() if bound is None else bound.coefficients.of_control(0),
-        level_coefficients=() if bound is None else bound.coefficients.of_control(1),
+        control_coefficients=() if bound is None else bound.coefficient_knots(LinearControl),
+        image_control_coefficients=() if bound is None else bound.coefficient_knots(ImageControl),
+        level_control_coefficients=() if bound is None else bound.coefficient_knots(LevelControl),
         target_stderr=evaluation.target_se,
         params=subject.params,
         seed=evaluation.seed,

@@ -96,7 +96,7 @@ class Runner:
         return result
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _compiled(estimate: Estimate, mesh: Mesh) -> Callable[..., jax.Array]:
     whole, by_image = replicated(mesh), split_by_image(mesh)
 

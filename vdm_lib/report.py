@@ -74,9 +74,11 @@ class BpdReport:
     time_density: tuple[float, ...]
     """The density at equally spaced times from 0 to 1, linear between them; empty where it is uniform."""
     control_coefficients: tuple[float, ...]
-    """What the linear denoiser's control variate was multiplied with, at equally spaced times; empty where there was
-    none."""
-    level_coefficients: tuple[float, ...] = ()
+    """What the control variate of the linear denoiser was multiplied with, at equally spaced times; empty where there
+    was none."""
+    image_control_coefficients: tuple[float, ...] = ()
+    """The same of what that denoiser loses on one image more than on the average one."""
+    level_control_coefficients: tuple[float, ...] = ()
     """The same of the control variate of the denoiser that knows the levels."""
     target_stderr: float | None
     """The Monte Carlo error that was asked for."""
@@ -121,7 +123,9 @@ class BpdReport:
                 _check_types(NoiseLevel, level)
             levels = tuple(NoiseLevel(**level) for level in values["noise_levels"])
             knots = {name: tuple(values[name]) for name in ("time_density", "control_coefficients")}
-            knots["level_coefficients"] = tuple(values.get("level_coefficients", ()))
+            # Reports of earlier versions of the same schema do not have them.
+            for name in ("image_control_coefficients", "level_control_coefficients"):
+                knots[name] = tuple(values.get(name, ()))
             filled = {**values, **knots, "noise_levels": levels}
             _check_types(cls, filled)
             return cls(**filled)

@@ -1,4 +1,8 @@
-"""Run by test_devices.py on four forced devices: the same bound on 1, 2 and 4 of them, into an .npz file."""
+"""Run by test_devices.py: the report and the estimates of one small bound on some devices, into an .npz file.
+
+python evaluate_on_devices.py OUT.npz [DEVICES BATCH ...]
+python evaluate_on_devices.py OUT.npz --process ADDRESS NUMBER OF
+"""
 
 import sys
 
@@ -7,29 +11,47 @@ import numpy as np
 from jax.sharding import Mesh
 
 import configs
-from vdm_lib.bound import make_bound
 from vdm_lib.data import Split
+from vdm_lib.evaluate import Subject
+from vdm_lib.measure import measure_split
 from vdm_lib.model import VDM
-from vdm_lib.passes import Runner
+
+SUBJECT = Subject(step=0, split="test", fingerprint="0" * 64, params="ema", digest="1" * 64, code_version="0")
 
 
-def main(path: str) -> None:
-    config = configs.load("debug", {"data.image_shape": [4, 4, 1]})
-    model = VDM.from_config(config)
-    params = jax.jit(model.init)(jax.random.key(0))
+def measured(num_devices: int, batch_size: int) -> dict[str, np.ndarray]:
+    """Return what is to be equal on all numbers of devices."""
+    changes = {"data.image_shape": [4, 4, 1], "eval.passes": 2, "eval.seed": 3, "eval.batch_size": batch_size}
+    config = configs.load("debug", changes)
+    params = jax.jit(VDM.from_config(config).init)(jax.random.key(0))
     # Away from zero-initialised layers, so that the network does something.
     params = jax.tree.map(lambda leaf: leaf + 0.05 * jax.random.normal(jax.random.key(1), leaf.shape), params)
-    images = np.random.default_rng(0).integers(0, 17, (37, 4, 4, 1), np.uint8)
-    split = Split("test", images, np.zeros(37, np.int64), 17, "0" * 64)
+    params = jax.tree.map(np.asarray, params)
+    images = np.random.default_rng(0).integers(0, 17, (64, 4, 4, 1), np.uint8)
+    split = Split("test", images[:61], np.zeros(61, np.int64), 17, "0" * 64)
+    mesh = Mesh(np.asarray(jax.devices()[:num_devices]), ("data",))
+    found = measure_split(config, params, split, mesh, SUBJECT)
+    report = found.report
+    return {
+        "bpd": found.measurement.estimates + found.estimator.exact,
+        "report": np.asarray([report.bpd, report.bpd_stderr, report.bpd_test_set_stderr, *report.time_density]),
+        "noise levels": np.asarray([level.bpd for level in report.noise_levels]),
+    }
+
+
+def main(path: str, words: list[str]) -> None:
+    if words[0] == "--process":
+        address, number, count = words[1], int(words[2]), int(words[3])
+        jax.distributed.initialize(address, count, number)
+        cases = [(jax.device_count(), 10)]
+    else:
+        cases = [(int(devices), int(batch)) for devices, batch in zip(words[::2], words[1::2], strict=True)]
     results = {}
-    for devices, batch_size in ((1, 37), (2, 10), (4, 6)):
-        mesh = Mesh(np.asarray(jax.devices()[:devices]), ("data",))
-        bound = make_bound(model, Runner(params, split, mesh, batch_size), 3, "importance")
-        name = f"{devices} devices, batch {batch_size}"
-        results[name] = np.stack([bound.one_pass(k) + bound.exact for k in range(2)])
-        results[f"knots of {name}"] = np.asarray(bound.density.knots)
+    for devices, batch in cases:
+        for what, values in measured(devices, batch).items():
+            results[f"{what}, {devices} devices, batch {batch}"] = values
     np.savez(path, allow_pickle=False, **results)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:])

@@ -5,9 +5,9 @@ import pytest
 
 from tests.known_answers.models import gaussian
 from vdm_lib.bound import DiffusionLoss
-from vdm_lib.control import Coefficients, fit_coefficients, make_controls, without_controls
+from vdm_lib.control import Coefficient, fit_coefficients, make_controls, without_controls
 from vdm_lib.level_control import LevelControl
-from vdm_lib.linear_control import LinearControl
+from vdm_lib.linear_control import ImageControl, LinearControl
 
 TIMES = (np.arange(1024) + 0.5) / 1024
 
@@ -23,7 +23,8 @@ def test_which_controls_there_are():
         name: [type(each.estimate) for each in make_controls(known.model, known.runner(), name)]
         for name in ("linear_and_levels", "linear", "none")
     }
-    assert kinds == {"linear_and_levels": [LinearControl, LevelControl], "linear": [LinearControl], "none": []}
+    linear = [LinearControl, ImageControl]
+    assert kinds == {"linear_and_levels": [*linear, LevelControl], "linear": linear, "none": []}
 
 
 @pytest.mark.parametrize("most_dims", [4096, 5])
@@ -91,16 +92,16 @@ def test_the_coefficients_are_found():
     # The second follows the first: each still gets its own.
     controls[1] += controls[0]
     losses = 30.0 * TIMES + (1.0 + TIMES) * controls[0] + 0.5 * controls[1] + 0.5 * rng.normal(size=1024)
-    found = fit_coefficients(TIMES, losses, controls)
-    expected = [[1.2, 1.5, 1.8], [0.5, 0.5, 0.5]]
-    np.testing.assert_allclose(found.at(np.array([0.2, 0.5, 0.8])), expected, atol=0.25)
-    assert np.var(without_controls(losses, controls, found, TIMES) - 30.0 * TIMES) < 1.15 * 0.25
+    found = fit_coefficients(TIMES, losses, list(controls))
+    for each, expected in zip(found, ([1.2, 1.5, 1.8], [0.5, 0.5, 0.5]), strict=True):
+        np.testing.assert_allclose(each.at(np.array([0.2, 0.5, 0.8])), expected, atol=0.25)
+    assert np.var(without_controls(losses, list(controls), found, TIMES) - 30.0 * TIMES) < 1.15 * 0.25
 
 
 def test_controls_that_are_the_same_share_a_coefficient():
     control = np.random.default_rng(0).normal(size=1024)
-    found = fit_coefficients(TIMES, control, np.stack([control, control]))
-    np.testing.assert_allclose(found.at(TIMES), 0.5, atol=1e-6)
+    found = fit_coefficients(TIMES, control, [control, control])
+    np.testing.assert_allclose([each.at(TIMES) for each in found], 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize("draws", [256, 1024])
@@ -109,15 +110,36 @@ def test_controls_that_do_not_follow_the_loss_are_left_out_or_cost_little(draws)
     costs = []
     for _ in range(20):
         losses, *controls = rng.normal(size=(3, draws))
-        found = fit_coefficients(times, losses, np.stack(controls))
-        costs.append(np.mean(np.sum(found.at(times) ** 2, axis=0)))
+        found = fit_coefficients(times, losses, controls)
+        costs.append(sum(np.mean(each.at(times) ** 2) for each in found))
     # Controls of variance 1 that are independent of the loss add the square of their coefficients to its variance.
     assert np.mean(costs) < 0.05
 
 
 def test_few_draws_and_no_controls_give_no_coefficients():
-    few, none = np.zeros((1, 20)), np.zeros((0, 1024))
-    assert fit_coefficients(TIMES[:20], TIMES[:20], few) == Coefficients()
-    assert fit_coefficients(TIMES, TIMES, none) == Coefficients()
-    assert Coefficients().at(TIMES).shape == (0, 1024)
-    np.testing.assert_array_equal(without_controls(TIMES, none, Coefficients(), TIMES), TIMES)
+    assert fit_coefficients(TIMES[:20], TIMES[:20], [np.zeros(20)]) == ()
+    assert fit_coefficients(TIMES, TIMES, []) == ()
+    np.testing.assert_array_equal(without_controls(TIMES, [TIMES], (), TIMES), TIMES)
+
+
+@pytest.mark.parametrize("timesteps", [0, 3])
+def test_what_the_image_control_takes_off_is_put_back(timesteps):
+    known = gaussian(50).with_timesteps(timesteps)
+    control = control_of(known, ImageControl)
+    coefficient = Coefficient((0.5, 2.0, 1.0))
+    # A grid that neither the knots nor the steps divide, fine enough for both.
+    grid = (np.arange(1999) + 0.5) / 1999
+    taken_off = [coefficient.at(t) * control(t, jax.random.key(0)) for t in np.tile(grid, (50, 1)).T.astype(np.float32)]
+    put_back = control.put_back(coefficient)
+    assert np.std(put_back) > 0.1
+    np.testing.assert_allclose(np.mean(taken_off, axis=0), put_back, rtol=2e-3, atol=2e-3)
+    # And over all images of the split nothing is taken off at any time.
+    assert abs(np.mean(taken_off[700])) < 1e-5 * np.std(taken_off[700])
+    assert control_of(known, LinearControl).put_back(coefficient).tolist() == [0.0] * 50
+
+
+def test_without_an_eigenbasis_there_is_no_image_control(monkeypatch):
+    monkeypatch.setattr("vdm_lib.linear_control._MOST_DIMS", 5)
+    known = gaussian(5)
+    controls = make_controls(known.model, known.runner(), "linear_and_levels")
+    assert [type(each.estimate) for each in controls] == [LinearControl, LevelControl]
