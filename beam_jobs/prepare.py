@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,6 +12,7 @@ from etils import epath
 
 from beam_jobs import dataflow
 from beam_jobs.commit import PAGE_NAME, PROBLEMS_NAME, REJECTS_NAME, STATS_NAME
+from beam_jobs.digests import digests_path
 from beam_jobs.plan import Plan, make_plan
 from beam_jobs.quiet import quiet
 from beam_jobs.sources.base import Source
@@ -58,6 +60,13 @@ def _remove_leftovers(out_dir: epath.Path) -> None:
     names = [name for name in _names(out_dir) if _is_leftover(name) and name != MARKER_NAME]
     for name in [*names, MARKER_NAME]:
         (out_dir / name).unlink(missing_ok=True)
+
+
+def _remove_digests(out_dir: epath.Path, manifest: Manifest) -> None:
+    """Remove them here and not in the commit, which a runner may start again after it was done."""
+    shards = [out_dir / shard.name for split in manifest.splits.values() for shard in split.shards]
+    with ThreadPoolExecutor(16) as pool:  # each is a request in gs://
+        list(pool.map(lambda shard: digests_path(shard).unlink(missing_ok=True), shards))
 
 
 def _claim(out_dir: epath.Path) -> bool:
@@ -200,6 +209,7 @@ def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str])
         if not (directory / MANIFEST_NAME).exists():  # Dask's runner says DONE of steps that it left out
             raise DataError("the Beam job ended without writing a manifest: its runner did not run the whole job")
         manifest = read_manifest(directory)
+        _remove_digests(directory, manifest)
         (directory / MARKER_NAME).unlink(missing_ok=True)
         return manifest
     except OSError as error:

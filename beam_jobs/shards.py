@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from etils import epath
 
+from beam_jobs.digests import Digests
 from beam_jobs.plan import Plan, Task
 from beam_jobs.sources.base import Source, Unreadable
 from beam_jobs.statistics import Statistics, no_statistics, statistics_of
 from vdm_lib.errors import DataError
-from vdm_lib.records import Record, ShardInfo, encode_example, frame, image_digest, open_atomically, shard_name
+from vdm_lib.records import Record, ShardInfo, encode_example, frame, open_atomically, shard_name
 from vdm_lib.storage import storage_errors
 
 NUM_SAMPLES = 100
@@ -39,9 +40,6 @@ class WrittenShard:
     Attributes:
         task: which shard.
         info: the file, None if it was not written.
-        pixel_digests: SHA-256 of the pixels of each image, 32 bytes each, in order.
-        image_digests: SHA-256 of pixels and label of each image, 32 bytes each, in order.
-        indices: index of each image, in order: int64 [images].
         statistics: counts over its images.
         samples: the images that the page shows.
         rejects: its bad images, in order, at most one more than the plan allows.
@@ -50,9 +48,6 @@ class WrittenShard:
 
     task: Task
     info: ShardInfo | None
-    pixel_digests: bytes
-    image_digests: bytes
-    indices: np.ndarray
     statistics: Statistics
     samples: tuple[Record, ...] = ()
     rejects: tuple[Problem, ...] = ()
@@ -110,14 +105,12 @@ class _Tally:
         self._source = source
         self._waiting: list[Record] = []
         self.statistics = no_statistics(source.image_shape[-1], source.num_levels, source.num_classes)
-        self.pixel_digests, self.image_digests = bytearray(), bytearray()
-        self.indices: list[int] = []
+        self.digests = Digests()
+        self.num_images = 0
 
     def add(self, record: Record) -> None:
-        pixels = record.image.tobytes()
-        self.pixel_digests += hashlib.sha256(pixels).digest()
-        self.image_digests += image_digest(pixels, record.label)
-        self.indices.append(record.index)
+        self.digests.add(record.image.tobytes(), record.label)
+        self.num_images += 1
         self._waiting.append(record)
         if len(self._waiting) == _IMAGES_AT_ONCE:
             self.flush()
@@ -135,12 +128,13 @@ def write_shard(plan: Plan, task: Task) -> WrittenShard:
     """Read, check and write one shard, whole or not at all."""
     source, split = plan.source, task.split
     name = shard_name(split, task.shard, plan.num_shards[split])
+    path = epath.Path(plan.out_dir) / name
     tally = _Tally(source)
     samples: list[Record] = []
     rejects: list[Problem] = []
     checksum, num_bytes, problem, info = hashlib.sha256(), 0, None, None
     try:
-        with storage_errors(name), open_atomically(epath.Path(plan.out_dir) / name) as stream:
+        with storage_errors(name), open_atomically(path) as stream:
             for record in _read_checked(plan, task, rejects):
                 data = frame(encode_example(record))
                 stream.write(data)
@@ -150,7 +144,9 @@ def write_shard(plan: Plan, task: Task) -> WrittenShard:
                 if _is_sample(record.index, plan.num_images[split]):
                     samples.append(record)
         tally.flush()
-        info = ShardInfo(name, len(tally.indices), num_bytes, checksum.hexdigest())
+        with storage_errors(name):
+            tally.digests.write(path)
+        info = ShardInfo(name, tally.num_images, num_bytes, checksum.hexdigest())
     except DataError as error:
         problem = Problem(split, task.start, str(error))
     except OSError as error:
@@ -158,9 +154,6 @@ def write_shard(plan: Plan, task: Task) -> WrittenShard:
     return WrittenShard(
         task=task,
         info=info,
-        pixel_digests=bytes(tally.pixel_digests),
-        image_digests=bytes(tally.image_digests),
-        indices=np.array(tally.indices, np.int64),
         statistics=tally.statistics,
         samples=tuple(samples),
         rejects=tuple(rejects),

@@ -131,6 +131,8 @@ def test_shards_are_written_alike_in_any_order_and_twice(digits_dir, tmp_path):
     for task in [*reversed(tasks_of(plan)), tasks_of(plan)[0]]:
         parts.append((task.split, no_summary(plan).add(write_shard(plan, task))))
     commit(plan, parts)
+    for path in tmp_path.glob("*.tmp-digests"):  # `prepare` removes them when the commit is done
+        path.unlink()
     assert contents(tmp_path) == contents(digits_dir)
 
 
@@ -286,6 +288,13 @@ def test_a_shard_that_vanishes_before_the_commit_is_a_problem(tmp_path):
     (problem,) = json.loads((tmp_path / "problems.json").read_text())
     assert "was changed by another program" in problem["message"]
     assert commit(plan, parts[1:]) == "problems.json"
+
+
+def test_digests_that_vanish_before_the_commit_are_a_problem(tmp_path):
+    plan = make_plan(Toy(), os.fspath(tmp_path), num_shards=1)
+    parts = [(task.split, no_summary(plan).add(write_shard(plan, task))) for task in tasks_of(plan)]
+    (tmp_path / "train-00000-of-00001.tfrecord.tmp-digests").unlink()
+    assert commit(plan, parts) == "problems.json"
 
 
 def test_bad_images_are_rejected_up_to_the_number_allowed(tmp_path):
