@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from vdm_lib.config import Config
-from vdm_lib.report import BpdReport
+from vdm_lib.report import BpdReport, digits_of, with_error
 
 LICENSE = "apache-2.0"
 UNKNOWN = "not recorded"
@@ -73,14 +73,21 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
         "datasets": [data.name],
     }
     if report is not None:
+        digits = digits_of(report.bpd_stderr)
         metric = {
             "type": "bits_per_dimension",
             "name": "bits per dimension (upper bound on the negative log-likelihood)",
-            "value": f"{report.bpd:.4f} ± {report.bpd_stderr:.4f}",
+            "value": round(report.bpd, digits),
+        }
+        # The hub takes numbers only, and knows no error of a number.
+        error = {
+            "type": "bits_per_dimension_standard_error",
+            "name": "Monte Carlo standard error of it",
+            "value": round(report.bpd_stderr, digits),
         }
         dataset = {"type": data.name, "name": data.name, "split": report.split, "revision": report.data_fingerprint}
         task = {"type": "unconditional-image-generation", "name": "density estimation"}
-        results = [{"task": task, "dataset": dataset, "metrics": [metric]}]
+        results = [{"task": task, "dataset": dataset, "metrics": [metric, error]}]
         front["model-index"] = [{"name": f"vdm-{facts.config.name}", "results": results}]
     return front
 
@@ -104,14 +111,15 @@ def _measured(facts: CardFacts) -> str:
     if report is None:
         return "## Bits per dimension\n\nNot measured. This checkpoint has no evaluation, so no number is given."
     rows = [
-        ("bits per dimension", f"{report.bpd:.4f} ± {report.bpd_stderr:.4f}"),
+        ("bits per dimension", with_error(report.bpd, report.bpd_stderr)),
         ("reconstruction, prior, diffusion", _three(report)),
         ("split", f"{report.split}, {report.num_images:,} images x {report.passes} passes"),
         ("time", f"{report.timesteps} steps" if report.timesteps else "continuous"),
         ("parameters", report.params),
     ]
     if report.bpd_test_set_stderr is not None:
-        rows.insert(1, ("standard error for another test set", f"{report.bpd_test_set_stderr:.4f}"))
+        error = report.bpd_test_set_stderr
+        rows.insert(1, ("standard error for another test set", f"{error:.{digits_of(error)}f}"))
     return (
         "## Bits per dimension\n\nAn upper bound on the negative log-likelihood of discrete images, no dequantisation; "
         "± is the Monte Carlo\nstandard error. `metrics.json` has all digits.\n\n" + _table(("measure", "value"), rows)
@@ -119,7 +127,8 @@ def _measured(facts: CardFacts) -> str:
 
 
 def _three(report: BpdReport) -> str:
-    return f"{report.bpd_recon:.4f}, {report.bpd_latent:.4f}, {report.bpd_diff:.4f}"
+    digits = digits_of(report.bpd_stderr)
+    return ", ".join(f"{bpd:.{digits}f}" for bpd in (report.bpd_recon, report.bpd_latent, report.bpd_diff))
 
 
 def _data(facts: CardFacts) -> str:

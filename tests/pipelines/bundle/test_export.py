@@ -19,6 +19,7 @@ from pipelines import command, run_dir
 from pipelines.bundle import check, fresh, write
 from vdm_lib.errors import ConfigError, VdmError
 from vdm_lib.export.functions import unflatten_params
+from vdm_lib.report import digits_of, with_error
 from vdm_lib.restore import restore_ema
 
 FORMATS = {"eps.jaxexport", "bpd.jaxexport", "sampler.jaxexport"} | {
@@ -57,12 +58,15 @@ def test_the_parameters_are_the_moving_average_bit_by_bit(bundle, run):
 def test_the_card_says_what_was_measured(exported, bundle, run):
     report = run_dir.read_eval_report(str(run), 3)
     (result,) = front_matter(bundle)["model-index"][0]["results"]
-    assert result["metrics"][0]["value"] == f"{report.bpd:.4f} ± {report.bpd_stderr:.4f}"
+    digits = digits_of(report.bpd_stderr)
+    expected = [round(report.bpd, digits), round(report.bpd_stderr, digits)]
+    assert [metric["value"] for metric in result["metrics"]] == expected
     assert result["dataset"]["revision"] == report.data_fingerprint
     assert json.loads((bundle / "metrics.json").read_text())["bpd"] == report.bpd
     provenance = json.loads((bundle / "provenance.json").read_text())
     assert provenance["bundle_schema_version"] == check.SCHEMA_VERSION
     text = (bundle / "README.md").read_text()
+    assert f"| bits per dimension | {with_error(report.bpd, report.bpd_stderr)} |" in text
     for digest in provenance["data_fingerprints"].values():
         assert digest in text
     # Two steps at 2 a second and one at half a step a second are 3 s.
