@@ -21,7 +21,7 @@ code { font-size: 85%; overflow-wrap: anywhere }
 _RGB = ("#c33", "#292", "#36c")
 _WIDTH, _HEIGHT = 640, 120
 # Of the width of a letter below a chart, in its units.
-_LETTER = 6.5
+_LETTER = 6.2
 
 
 def _picture(samples: list[Record], num_levels: int) -> str:
