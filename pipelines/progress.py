@@ -2,7 +2,9 @@
 
 import contextlib
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
@@ -52,3 +54,22 @@ class Progress:
             left = (now - self._started) / max(self._done - self._first, 1) * (self._total - self._done)
             count = f"{self._unit} {self._done:,} of {self._total:,}"
             self.say(", ".join((count, *facts, f"{tqdm.format_interval(left)} left")))
+
+
+@contextlib.contextmanager
+def telling(say: Callable[[str], None], what: str, seconds_between: float = 10.0) -> Iterator[None]:
+    """Say what is being done, and at intervals that it still is, until the block ends."""
+    done = threading.Event()
+
+    def remind() -> None:
+        while not done.wait(seconds_between):
+            say(f"still {what}")
+
+    say(what)
+    thread = threading.Thread(target=remind, name="telling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

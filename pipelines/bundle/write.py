@@ -4,7 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import configs
 from pipelines.bundle import check
 from pipelines.bundle.fresh import CHECK, run_checks, run_writer
 from pipelines.bundle.place import staged
+from pipelines.progress import telling
 from vdm_lib.export import checks, functions, stablehlo
 from vdm_lib.export.card import CardFacts, card
 from vdm_lib.images import grid, write_png
@@ -62,8 +63,8 @@ def write_bundle(
     num_bytes = sum(x.nbytes for x in params.values())
     with staged(out, 2 * num_bytes + num_bytes * onnx + _MEGABYTES_BESIDE * 10**6) as directory:
         notes = _write_files(directory, facts, params, provenance, onnx, say)
-        say("loading every file back in fresh processes")
-        checked = run_checks(directory, check.FORMATS)
+        with telling(say, "loading every file back in fresh processes"):
+            checked = run_checks(directory, check.FORMATS)
         notes |= checked.not_checked
         facts = replace(
             facts,
@@ -109,15 +110,16 @@ def _write_files(
         writers.append("pipelines.bundle.onnx_model")
     with ThreadPoolExecutor(max_workers=1) as pool:
         others = [pool.submit(run_writer, module, directory) for module in writers]
-        say("computing what the model itself says to the inputs of the check")
-        given = checks.given_inputs(model, facts.samples.num)
-        expected = checks.expected_outputs(model, params, given)
+        with telling(say, "computing what the model itself says to the inputs of the check"):
+            given = checks.given_inputs(model, facts.samples.num)
+            expected = checks.expected_outputs(model, params, given)
         with (directory / "check.npz").open("wb") as file:
             np.savez(file, allow_pickle=False, **given, **expected)
-        say(f"drawing {facts.samples.num} samples of {facts.samples.steps} steps")
-        _write_samples(directory / "samples.png", model, params, facts)
+        with telling(say, f"drawing {facts.samples.num} samples of {facts.samples.steps} steps"):
+            _write_samples(directory / "samples.png", model, params, facts)
         if not all(other.done() for other in others):
-            say("waiting for " + " and ".join(module.rsplit(".", 1)[-1] for module in writers))
+            with telling(say, "waiting for " + " and ".join(module.rsplit(".", 1)[-1] for module in writers)):
+                wait(others)
         for other in others:
             other.result()
     return notes
