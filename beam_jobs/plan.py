@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from beam_jobs.sources.base import Source
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError, DataError
 
 _IMAGES_PER_SHARD = 4096
 
@@ -66,14 +66,15 @@ def make_plan(
         fail_on_duplicates: an image that occurs twice is an error.
 
     Raises:
-        DataError: num_shards or limit is below one, max_bad below zero, or a split is empty.
+        ConfigError: num_shards or limit is below one, or max_bad below zero.
+        DataError: a split is empty.
     """
     if num_shards is not None and not 1 <= num_shards <= 99_999:
-        raise DataError(f"the number of shards must lie in 1..99999, got {num_shards}")
+        raise ConfigError(f"--shards must lie in 1..99999, got {num_shards}")
     if limit is not None and limit < 1:
-        raise DataError(f"the limit must be at least 1 image, got {limit}")
+        raise ConfigError(f"--limit must be at least 1 image, got {limit}")
     if max_bad < 0:
-        raise DataError(f"the number of bad images allowed must not be negative, got {max_bad}")
+        raise ConfigError(f"--max-bad must not be negative, got {max_bad}")
     for split, count in source.splits.items():
         if count < 1:
             raise DataError(f"{source.name}: the {split} split has no images")

@@ -17,7 +17,7 @@ from beam_jobs.plan import Plan, make_plan
 from beam_jobs.quiet import quiet
 from beam_jobs.sources.base import Source
 from beam_jobs.sources.tfds import TfdsDirectory
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError, DataError
 from vdm_lib.records import (
     MANIFEST_NAME,
     TEMPORARY_MARK,
@@ -130,7 +130,7 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
             runner = PipelineOptions(flags).view_as(StandardOptions).runner
             create_runner(runner)
         except Exception as error:
-            raise DataError(f"the Beam job failed: {str(error).strip().splitlines()[-1]}") from error
+            raise ConfigError(f"the Beam job failed: {str(error).strip().splitlines()[-1]}") from error
         on_dataflow = runner.endswith("DataflowRunner")
         if on_dataflow:
             flags = dataflow.ship_project(flags, Path(temporary), tfds=isinstance(plan.source, TfdsDirectory))
@@ -138,7 +138,7 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
         known = options.get_all_options()
         unknown = options.get_all_options(retain_unknown_options=True).keys() - known.keys()
         if unknown:  # Beam would ignore a misspelt flag
-            raise DataError(f"Beam has no option --{min(unknown)}")
+            raise ConfigError(f"Beam has no option --{min(unknown)}")
         try:
             if on_dataflow:
                 dataflow.check(options)
@@ -190,6 +190,7 @@ def prepare(
         The manifest, as it was written.
 
     Raises:
+        ConfigError: a number out of its range, or a runner or an option that Beam does not have.
         DataError: the directory is complete or not ours, a record is bad (names split and index), or the
             directory cannot be written (disk full, no permission).
     """

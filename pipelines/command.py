@@ -44,18 +44,17 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
     argparse takes the words of a list from one place only.
     """
-    parser = build_parser()
     argv, beam_flags = list(argv), []
     if argv[:1] == ["prepare"] and "--" in argv:
         cut = argv.index("--")
         argv, beam_flags = argv[:cut], argv[cut + 1 :]
-    args, rest = parser.parse_known_args(argv)
+    args, rest = build_parser().parse_known_args(argv)
     if args.command == "prepare":
         args.beam_flags, rest = [*rest, *beam_flags], []
     words = getattr(args, "overrides", getattr(args, "words", None))
     for word in rest:
         if words is None or word.startswith("-") or "=" not in word:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
         words.append(word)
     return args
 

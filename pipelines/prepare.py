@@ -34,7 +34,8 @@ def run(
         runner_args: Beam's own flags; without `--runner` the job runs on FnApiRunner.
 
     Raises:
-        DataError: unknown data set, bad source, bad record, or an output directory that cannot be used.
+        ConfigError: unknown data set, a source or size that is missing, a number out of its range.
+        DataError: bad source, bad record, or an output directory that cannot be used.
     """
     start = time.perf_counter()
     manifest = prepare(

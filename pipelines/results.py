@@ -6,7 +6,16 @@
 import math
 from dataclasses import dataclass
 
-from pipelines.tables import FINGERPRINT_DIGITS, columns, differences, duration, measured_bpd, megabytes, rounded
+from pipelines.tables import (
+    FINGERPRINT_DIGITS,
+    columns,
+    differences,
+    duration,
+    measured_bpd,
+    megabytes,
+    parameter_rows,
+    rounded,
+)
 from vdm_lib.report import BpdReport, with_error
 
 
@@ -170,7 +179,7 @@ class CompareResult:
         ]
         rows += [
             ("difference", f"{with_error(self.difference, error)} bits/dim, of it Monte Carlo "
-                           f"{self.difference_stderr:.2g} (two measurements apart: {alone:.2g})"),
+                           f"{self.difference_stderr:.2g} ({alone:.2g} if each had its own times and noise)"),
             ("measured on", f"{self.num_images:,} images x {self.passes} passes, common times and noise"),
             ("verdict", verdict),
         ]  # fmt: skip
@@ -369,15 +378,24 @@ class InfoResult:
     parameters: dict[str, LeafInfo]
 
     def __str__(self) -> str:
+        """Return the sizes, and one line for each part of the network, like blocks together."""
+        sizes = {path.removeprefix("params/"): math.prod(leaf.shape) for path, leaf in self.parameters.items()}
+        return f"{self._sizes()}\n\n{columns(parameter_rows(sizes), right=(2, 3))}"
+
+    def with_arrays(self) -> str:
         """Return the sizes, one line for each array, and the total again below them."""
-        sizes = [
-            ("config", self.config),
-            ("parameters", f"{self.total:,} in {self.num_leaves:,} arrays"),
-            ("checkpoint", f"{megabytes(self.checkpoint_bytes)} (parameters, average and both moments)"),
-            ("one image", f"{self.dims_per_image:,} dimensions"),
-        ]
         rows = [("array", "shape", "parameters")]
         for path, leaf in self.parameters.items():
             rows.append((path, " x ".join(map(str, leaf.shape)) or "scalar", f"{math.prod(leaf.shape):,}"))
         rows.append(("total", "", f"{self.total:,}"))
-        return f"{columns(sizes)}\n\n{columns(rows, right=(2,))}"
+        return f"{self._sizes()}\n\n{columns(rows, right=(2,))}"
+
+    def _sizes(self) -> str:
+        return columns(
+            [
+                ("config", self.config),
+                ("parameters", f"{self.total:,} in {self.num_leaves:,} arrays"),
+                ("checkpoint", f"{megabytes(self.checkpoint_bytes)} (parameters, average and both moments)"),
+                ("one image", f"{self.dims_per_image:,} dimensions"),
+            ]
+        )

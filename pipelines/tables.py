@@ -1,6 +1,7 @@
 """How results are printed for people: columns below each other, numbers with their units. Imports no jax."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from vdm_lib.report import with_error
 
@@ -31,6 +32,26 @@ def differences(max_difference: dict[str, float]) -> list[tuple[str, str]]:
     return [
         (f"difference of {name}", f"{value:.1e}" if value else "0") for name, value in sorted(max_difference.items())
     ]
+
+
+def parameter_rows(sizes: Mapping[str, int]) -> list[tuple[str, str, str, str]]:
+    """Return one row for each part of the network, like blocks together, and the total.
+
+    Args:
+        sizes: parameters of each array, by its name: parts joined by `/`.
+    """
+    parts: dict[str, tuple[set[str], int, int]] = {}
+    for path, size in sizes.items():
+        names = path.split("/")
+        top = "/".join(names[:2]) if names[0] == "score_model" else names[0]
+        kind = re.sub(r"_\d+$", "_*", top)
+        members, arrays, total = parts.get(kind, (set(), 0, 0))
+        parts[kind] = (members | {top}, arrays + 1, total + size)
+    rows = [
+        (kind, f"x{len(members)}", f"{arrays:,} arrays", f"{size:,} parameters")
+        for kind, (members, arrays, size) in parts.items()
+    ]
+    return [*rows, ("total", "", f"{len(sizes):,} arrays", f"{sum(sizes.values()):,} parameters")]
 
 
 def measured_bpd(bpd: float | None, stderr: float | None) -> str:

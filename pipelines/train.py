@@ -4,15 +4,17 @@ import time
 from contextlib import closing
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
+from pipelines.memory import out_of_memory_explained
 from pipelines.progress import Progress
 from pipelines.results import TrainResult
 from pipelines.stop import Wish, Wishes, stop_on_signal
+from pipelines.tables import columns, parameter_rows
 from pipelines.training import begin
 from pipelines.training.cluster import Cluster, joined
-from pipelines.training.memory import check_fits, out_of_memory_explained
-from pipelines.training.parameter_table import parameter_table
+from pipelines.training.memory import advice, check_fits
 from pipelines.training.pictures import Pictures
 from pipelines.training.profiler import Profiler
 from pipelines.training.program import compile_step
@@ -63,7 +65,8 @@ def run(
     with joined(cluster or Cluster()), stop_on_signal() as stop, storage_errors(workdir):
         mesh = make_mesh()
         split = begin.load(config, data, workdir, mesh)
-        with begin.hold(workdir, config) as checkpoints, out_of_memory_explained(config, mesh):
+        out_of_memory = out_of_memory_explained(mesh, lambda: advice(config, mesh))
+        with begin.hold(workdir, config) as checkpoints, out_of_memory:
             metadata = begin.open_run(workdir, config, data, checkpoints, mesh, allow_other_data=allow_other_data)
             state = begin.newest_state(checkpoints, config, mesh)
             batches = Batches(len(split.images), config.train.batch_size, config.train.seed)
@@ -105,7 +108,7 @@ def _loop(
         Profiler(workdir, profile_steps, first) as profiler,
         closing(feed),
     ):
-        progress.say(*parameter_table(state.params), "compiling the training step, which can take minutes")
+        progress.say(*_parameters(state), "compiling the training step, which can take minutes")
         program = compile_step(config, mesh, feed, wishes.array())
         check_fits(program, config, mesh)
         progress.say(program.cost())
@@ -138,3 +141,8 @@ def _loop(
                 break
         checkpoints.wait()
     return int(state.step), row
+
+
+def _parameters(state: TrainState) -> list[str]:
+    sizes = {"/".join(path): leaf.size for path, leaf in flatten_dict(state.params).items()}
+    return columns(parameter_rows(sizes), right=(2, 3)).splitlines()

@@ -4,6 +4,7 @@ The named experiments live in `configs/`; this module holds the types and the ch
 It imports neither jax nor pydantic, so that the command line, the flows and the Beam jobs can read it at no cost.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +26,7 @@ OnNan = Literal["stop", "skip"]
 # Steps are counted in int32 on the device.
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST_BATCH = 1_000_000
+_LARGEST_SIDE, _MOST_CHANNELS = 4096, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +43,19 @@ class DataConfig:
     """Random variation of the training images; a varied image is flagged to the network."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for shapes and levels that no image can have."""
-        if min(self.image_shape) < 1:
-            raise ValueError(f"image_shape must be positive, got {self.image_shape}")
+        """Raise ValueError for names, shapes and levels that no data set can have."""
+        if re.fullmatch(r"\w[\w.-]{0,99}", self.name, re.ASCII) is None:
+            raise ValueError(
+                f"name is a word of letters, digits, '.', '_' and '-', as in a manifest, got {self.name!r:.60}"
+            )
+        height, width, channels = self.image_shape
+        if not (1 <= min(height, width) <= max(height, width) <= _LARGEST_SIDE and 1 <= channels <= _MOST_CHANNELS):
+            raise ValueError(
+                f"image_shape is height, width (1..{_LARGEST_SIDE}) and channels (1..{_MOST_CHANNELS}), "
+                f"got {self.image_shape}"
+            )
         if not 2 <= self.num_levels <= 256:
             raise ValueError(f"num_levels must lie in 2..256, got {self.num_levels}")
-        height, width, channels = self.image_shape
         if self.augmentation != "none" and height != width:
             raise ValueError(f"rotations need square images, got {height}x{width}")
         if self.augmentation == "flip_rotate_channels" and channels < 2:

@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -13,6 +14,7 @@ from vdm_lib.records import write_atomically
 
 # What no grey image holds; colour images lie on white.
 _GROUND_OF_GREY = (110, 160, 220)
+_TRAINING = "training (with dropout)"
 
 
 def grid(images: UInt8[np.ndarray, "n h w c"], num_levels: int, gap: int = 1) -> UInt8[np.ndarray, "H W 3"]:
@@ -50,29 +52,14 @@ def write_loss_curve(
 
     A level is (bpd, standard error); an error of 0 draws no band.
     """
-    # The object interface needs no display and leaves no figure open behind it.
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(steps, bpd, label="training (with dropout)", color="tab:blue")
+    figure, axes = _bpd_axes(title)
+    axes.plot(steps, bpd, label=_TRAINING, color="tab:blue")
     for (name, (level, error)), color in zip(levels.items(), ("tab:green", "tab:gray", "tab:red"), strict=False):
         label = f"{name}: {level:.3f} ± {error:.3f}" if error else f"{name}: {level:.3f}"
         axes.axhline(level, label=label, color=color, linestyle="--")
         if error:
             axes.axhspan(level - error, level + error, color=color, alpha=0.3, linewidth=0)
-    # The first steps are far above everything that matters: a logarithm shows them and the end.
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_locator(MaxNLocator(nbins=1))
-    axes.set(title=title, xlabel="step", ylabel="bits per dimension (log scale)", xlim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomically(epath.Path(path), buffer.getvalue())
+    write_atomically(epath.Path(path), _png(figure, axes))
 
 
 def eval_curve(
@@ -85,22 +72,36 @@ def eval_curve(
       measured: (step, bpd, standard error) of each measurement.
       title: above the picture.
     """
+    figure, axes = _bpd_axes(title)
+    if training[0]:
+        axes.plot(*training, label=_TRAINING, color="tab:blue", alpha=0.6)
+    steps, bpd, errors = zip(*measured, strict=True)
+    axes.errorbar(steps, bpd, errors, label="measured", color="tab:green", marker="o", capsize=3)
+    return _png(figure, axes)
+
+
+def _bpd_axes(title: str) -> tuple[Any, Any]:
+    """Return a figure and its axes for bits per dimension against the step."""
+    # The object interface needs no display and leaves no figure open behind it.
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    if training[0]:
-        axes.plot(*training, label="training (with dropout)", color="tab:blue", alpha=0.6)
-    steps, bpd, errors = zip(*measured, strict=True)
-    axes.errorbar(steps, bpd, errors, label="measured", color="tab:green", marker="o", capsize=3)
+    axes.set(title=title, xlabel="step", ylabel="bits per dimension (log scale)")
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _png(figure: Any, axes: Any) -> bytes:
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    # The first steps are far above everything that matters: a logarithm shows them and the end.
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_locator(MaxNLocator(nbins=1))
-    axes.set(title=title, xlabel="step", ylabel="bits per dimension (log scale)", xlim=(0, None))
-    axes.grid(alpha=0.3)
+    axes.set_xlim(0, None)
     axes.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
+    figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()

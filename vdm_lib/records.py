@@ -9,7 +9,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -226,15 +226,19 @@ def open_atomically(path: epath.Path) -> Iterator[IO[bytes]]:
     """Open a file for writing under a temporary name; it gets its own name when the block ends without an error.
 
     Raises:
-        OSError: nothing was written; the temporary file is removed if that is possible.
+        OSError: nothing was written; its `filename` is the path. The temporary file is removed if that is possible.
     """
     temporary = path.parent / f"{path.name}{TEMPORARY_MARK}{os.urandom(4).hex()}"
     try:
         with temporary.open("wb") as stream:
             yield stream
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            # A full disk does not say which file, others name the temporary one.
+            error.filename, error.filename2 = os.fspath(path), None
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 

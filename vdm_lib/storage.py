@@ -17,6 +17,11 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 logging.getLogger("gcsfs").addHandler(logging.NullHandler())
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# Not all of google.*: a damaged file is an error of google.protobuf.
+_CLIENTS = (
+    *("gcsfs", "aiohttp", "googleapiclient", "google.api_core", "google.cloud", "google.resumable_media"),
+    *("apitools", "requests"),
+)
 _LOGIN = "log in with `gcloud auth application-default login` or set GOOGLE_APPLICATION_CREDENTIALS"
 
 
@@ -36,7 +41,7 @@ def explain(error: Exception) -> str | None:
         return f"Google Cloud is out of quota ({line}): wait, or ask for more quota"
     if isinstance(error, ImportError) and "gcsfs" in str(error):
         return "gs:// needs gcsfs: pip install 'vdm-pipeline[gcp]'"
-    if module.startswith(("gcsfs", "aiohttp", "googleapiclient", "google.", "apitools", "requests")):
+    if module.startswith(_CLIENTS):
         return f"Google Cloud cannot be reached or refused the request ({type(error).__name__}: {line})"
     return None
 

@@ -10,7 +10,7 @@ from beam_jobs.sources.cifar10 import cifar10_from_files
 from beam_jobs.sources.digits import Digits
 from beam_jobs.sources.imagenet import open_imagenet
 from beam_jobs.sources.tfds import cifar10_from_tfds, cifar10_from_tfds_directory, is_tfds_directory
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError
 from vdm_lib.storage import storage_errors
 
 _Opener = Callable[[str | None, int | None], Source]
@@ -18,13 +18,13 @@ _Opener = Callable[[str | None, int | None], Source]
 
 def _need(dataset: str, source: str | None, what: str) -> str:
     if source is None:
-        raise DataError(f"{dataset} needs --source: {what}")
+        raise ConfigError(f"{dataset} needs --source: {what}")
     return source
 
 
 def _open_digits(source: str | None, size: int | None) -> Source:
     if source is not None:
-        raise DataError("digits comes with scikit-learn and takes no --source")
+        raise ConfigError("digits comes with scikit-learn and takes no --source")
     return Digits()
 
 
@@ -45,7 +45,7 @@ def _open_images(source: str | None, size: int | None) -> Source:
 
     source = _need("images", source, "a folder of images")
     if size is None:
-        raise DataError("images needs --size: height and width to make, such as 64")
+        raise ConfigError("images needs --size: height and width to make, such as 64")
     return open_images(source, size)
 
 
@@ -67,13 +67,14 @@ def open_source(dataset: str, source: str | None = None, size: int | None = None
         size: height and width, for `images` only.
 
     Raises:
-        DataError: unknown data set, missing source, or files that are missing or of the wrong size.
+        ConfigError: unknown data set, or a source or size that is missing or not taken.
+        DataError: files that are missing or of the wrong size.
     """
     if dataset not in _OPENERS:
         near = difflib.get_close_matches(dataset, _OPENERS, n=1)
         hint = f": did you mean '{near[0]}'?" if near else ""
-        raise DataError(f"unknown data set '{dataset}', known are {', '.join(_OPENERS)}{hint}")
+        raise ConfigError(f"unknown data set '{dataset}', known are {', '.join(_OPENERS)}{hint}")
     if size is not None and dataset != "images":
-        raise DataError(f"{dataset} takes no --size")
+        raise ConfigError(f"{dataset} takes no --size")
     with storage_errors(source or dataset):
         return _OPENERS[dataset](source, size)

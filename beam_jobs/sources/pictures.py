@@ -14,7 +14,7 @@ from etils import epath
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from beam_jobs.sources.base import Unreadable
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError, DataError
 from vdm_lib.records import Record
 
 _GREY, _COLOUR = ("1", "L"), ("RGB", "P", "CMYK", "YCbCr")
@@ -196,10 +196,11 @@ def open_images(source: str, size: int) -> ImageFolder:
         size: height and width of the images to make.
 
     Raises:
+        ConfigError: a size below one.
         DataError: no such folder, no images in it, or some are in class folders and some are not.
     """
     if size < 1:
-        raise DataError(f"--size must be at least 1, got {size}")
+        raise ConfigError(f"--size must be at least 1, got {size}")
     folder = epath.Path(source)
     if not folder.is_dir():
         raise DataError(f"{source} is no folder")

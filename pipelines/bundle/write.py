@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.stages import Compiled
 from safetensors.numpy import save
 
 import configs
 from pipelines.bundle import check
 from pipelines.bundle.fresh import CHECK, run_checks, run_writer
 from pipelines.bundle.place import staged
+from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
 from pipelines.progress import telling
 from vdm_lib.export import checks, functions, stablehlo
 from vdm_lib.export.card import CardFacts, card
@@ -26,6 +28,8 @@ from vdm_lib.model import VDM
 NOT_MEASURED = {"bpd": None, "note": "not measured"}
 # Everything beside the parameters of a small model; large models only add to the latter.
 _MEGABYTES_BESIDE = 20
+# Compiling to ask how much memory is needed costs seconds.
+_SURELY_FIT = 64
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,17 @@ def write_bundle(
 
     Raises:
         ConfigError: `out` holds something, or model.onnx is asked for where jax2onnx is not installed.
+        MachineError: the samples do not fit the memory.
         VdmError: the bundle cannot be written, a full disk for one, or is not verified. Nothing is left behind.
     """
     num_bytes = sum(x.nbytes for x in params.values())
-    with staged(out, 2 * num_bytes + num_bytes * onnx + _MEGABYTES_BESIDE * 10**6) as directory:
+    device, advice = one_device(), f"ask for fewer than --samples {facts.samples.num}"
+    with (
+        out_of_memory_explained(device, lambda: advice),
+        staged(out, 2 * num_bytes + num_bytes * onnx + _MEGABYTES_BESIDE * 10**6) as directory,
+    ):
+        if facts.samples.num > _SURELY_FIT:
+            check_program_fits(_sampler(facts, params), device, advice)
         notes = _write_files(directory, facts, params, provenance, onnx, say)
         with telling(say, "loading every file back in fresh processes"):
             checked = run_checks(directory, check.FORMATS)
@@ -123,6 +134,12 @@ def _write_files(
         for other in others:
             other.result()
     return notes
+
+
+def _sampler(facts: CardFacts, params: dict[str, Any]) -> Compiled:
+    model, num = VDM.from_config(facts.config), facts.samples.num
+    z_1, key_data = jax.eval_shape(lambda: functions.start(model, num, np.uint32(0)))
+    return functions.jitted(model).images.lower(params, z_1, key_data, np.int32(1)).compile()
 
 
 def _write_samples(path: Path, model: VDM, params: dict[str, Any], facts: CardFacts) -> None:

@@ -23,6 +23,8 @@ def add(
         epilog="\n  ".join(["example:" if len(examples) == 1 else "examples:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # Whoever finds a word wrong later can show the usage of this subcommand.
+    command.set_defaults(parser=command)
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON, last")
     return command
 

@@ -42,6 +42,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     from jax.sharding import Mesh
 
     import configs
+    from pipelines.memory import peak_bytes
     from pipelines.planning.work import count_work
     from vdm_lib.train import init_state, make_train_step
 
@@ -72,18 +73,9 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
             "collectives": {},
             "compile_seconds": time.monotonic() - started,
         }
-    memory = compiled.memory_analysis()
-    # What is held while the step runs: its input and output once where they share buffers, its temporaries, its code.
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
     return answer | {
         "fits": True,
-        "peak_bytes": peak,
+        "peak_bytes": peak_bytes(compiled),
         "collectives": dict(Counter(_COLLECTIVE.findall(compiled.as_text()))),
         "compile_seconds": time.monotonic() - started,
     }

@@ -13,7 +13,7 @@ import configs
 from pipelines.run_dir import differences
 from pipelines.run_report.plots import plots
 from pipelines.run_report.record import Picture, Run
-from vdm_lib.report import with_error
+from vdm_lib.report import BpdReport, with_error
 
 _PAGE = jinja2.Environment(
     loader=jinja2.PackageLoader("pipelines.run_report", ""), autoescape=True, undefined=jinja2.StrictUndefined
@@ -41,10 +41,9 @@ def page_of_run(run: Run, data: Mapping[str, Any] | None) -> str:
     """
     tables = [_numbers(run), _evaluations(run)]
     tables += [_data(run)] if data is None else [_data(run), _statistics(data)]
-    shape = "x".join(map(str, run.config.data.image_shape))
     return _render(
         f"Run {run.name}",
-        f"Experiment {run.config.name}: {run.config.data.name}, images of {shape}, {run.config.data.num_levels} levels",
+        f"Experiment {run.config.name}: {run.data_set}",
         tables,
         [run],
         run.pictures,
@@ -57,12 +56,21 @@ def page_of_runs(runs: Sequence[Run]) -> str:
     newest = [Picture(f"{run.name}: {run.pictures[-1].title}", run.pictures[-1].png) for run in runs if run.pictures]
     return _render(
         "Runs " + ", ".join(run.name for run in runs),
-        f"{len(runs)} runs; differences are against {runs[0].name}",
+        f"{len(runs)} runs; differences are against {runs[0].name}{_mixed(runs)}",
         [_comparison(runs), _changes(runs)],
         runs,
         newest,
         [],
     )
+
+
+def _mixed(runs: Sequence[Run]) -> str:
+    """Return a warning if the bits per dimension of the runs are of different images."""
+    if len({run.data_set for run in runs}) > 1:
+        return ". These runs are on different data sets: their bits/dim and losses do not compare"
+    if len({run.own_reports[-1].data_fingerprint for run in runs if run.own_reports}) > 1:
+        return ". These runs were measured on different images: their measured bits/dim do not compare"
+    return ""
 
 
 def _render(
@@ -89,24 +97,24 @@ def _last(run: Run, column: str) -> float | None:
     return float(values[-1]) if len(values) else None
 
 
-def _bpd(report: Mapping[str, Any] | None) -> str:
-    return "not measured" if report is None else with_error(report["bpd"], report["bpd_stderr"])
+def _bpd(report: BpdReport | None) -> str:
+    return "not measured" if report is None else with_error(report.bpd, report.bpd_stderr)
 
 
 def _numbers(run: Run) -> Table:
     reports = run.own_reports
     newest = reports[-1] if reports else None
-    best = min(reports, key=lambda report: report["bpd"]) if reports else None
+    best = min(reports, key=lambda report: report.bpd) if reports else None
     rows = [
-        ("bpd of the newest evaluation", f"{_bpd(newest)} bits/dim" + (f", step {newest['step']:,}" if newest else ""))
+        ("bpd of the newest evaluation", f"{_bpd(newest)} bits/dim" + (f", step {newest.step:,}" if newest else ""))
     ]
-    if newest and newest.get("bpd_test_set_stderr") is not None:
-        rows.append(("its error for another test set", f"± {newest['bpd_test_set_stderr']:.4f}"))
-    if newest and newest.get("bpd_recon") is not None:
-        parts = ", ".join(f"{newest[key]:.4f}" for key in ("bpd_recon", "bpd_latent", "bpd_diff"))
-        rows.append(("reconstruction, prior, diffusion", parts))
-    if best and newest and best["step"] != newest["step"]:
-        rows.append(("smallest bpd", f"{_bpd(best)} bits/dim, step {best['step']:,}"))
+    if newest and newest.bpd_test_set_stderr is not None:
+        rows.append(("its error for another test set", f"± {newest.bpd_test_set_stderr:.4f}"))
+    parts = (newest.bpd_recon, newest.bpd_latent, newest.bpd_diff) if newest else ()
+    if parts and None not in parts:
+        rows.append(("reconstruction, prior, diffusion", ", ".join(f"{part:.4f}" for part in parts)))
+    if best and newest and best.step != newest.step:
+        rows.append(("smallest bpd", f"{_bpd(best)} bits/dim, step {best.step:,}"))
     for column, name, form in (
         ("step", "steps trained", "{:,.0f}"),
         ("bpd", "training bpd, last row (with dropout)", "{:.4f}"),
@@ -123,11 +131,11 @@ def _evaluations(run: Run) -> Table:
     newest = list(run.reports.items())[: -_MOST_EVALUATIONS - 1 : -1]
     rows = [
         (
-            f"{report['step']:,}",
-            with_error(report["bpd"], report["bpd_stderr"]),
-            f"{report.get('num_images', 0):,} {report.get('split', '')} x {report.get('passes', 0)}",
+            f"{report.step:,}",
+            with_error(report.bpd, report.bpd_stderr),
+            f"{report.num_images:,} {report.split} x {report.passes}",
             # What a name says beside the step is how it was measured.
-            name.removesuffix(".json").removeprefix(str(report["step"])).lstrip("-"),
+            name.removesuffix(".json").removeprefix(str(report.step)).lstrip("-"),
         )
         for name, report in newest
     ]
@@ -136,8 +144,7 @@ def _evaluations(run: Run) -> Table:
 
 
 def _data(run: Run) -> Table:
-    rows = [(str(report.get("split", "")), str(report["data_fingerprint"])) for report in run.reports.values()
-            if report.get("data_fingerprint")]  # fmt: skip
+    rows = [(report.split, report.data_fingerprint) for report in run.reports.values()]
     return Table("Data that was measured", ("split", "fingerprint (SHA-256)"), list(dict.fromkeys(rows)))
 
 
@@ -171,12 +178,12 @@ def _comparison(runs: Sequence[Run]) -> Table:
     return Table("Runs", head, rows, "± is the Monte Carlo standard error; a difference has that of both.")
 
 
-def _difference(report: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> str:
+def _difference(report: BpdReport | None, first: BpdReport | None) -> str:
     if report is None or first is None or report is first:
         return ""
-    if report.get("data_fingerprint") != first.get("data_fingerprint"):
+    if report.data_fingerprint != first.data_fingerprint:
         return "other images"
-    return with_error(report["bpd"] - first["bpd"], math.hypot(report["bpd_stderr"], first["bpd_stderr"]))
+    return with_error(report.bpd - first.bpd, math.hypot(report.bpd_stderr, first.bpd_stderr))
 
 
 def _changes(runs: Sequence[Run]) -> Table:

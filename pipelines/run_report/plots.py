@@ -46,7 +46,7 @@ def plots(runs: Sequence[Run]) -> list[Plot]:
         ("Bits per dimension", "line: training, with dropout; points: vdm eval ± 2 errors (band)", _bpd),
         ("The three terms", "dotted: reconstruction, dashed: prior, line: diffusion; together the bpd", _terms),
         ("Noise schedule", "log SNR = -gamma(t)", _schedule),
-        ("End points of gamma", "gamma(0): least noise, gamma(1): most noise", _end_points),
+        ("End points of gamma", "line: gamma(0), least noise; dashed: gamma(1), most noise", _end_points),
         (
             "Loss against log SNR",
             "diffusion loss by noise level, ± 2 errors, newest evaluation",
@@ -109,18 +109,20 @@ def _step_axis(axes: Axes) -> None:
 
 def _colored(runs: Sequence[Run]) -> list[tuple[Run, str, str | None]]:
     """Return each run with its colour and its name for the legend; one run alone needs none."""
-    return [(run, _COLORS[i % len(_COLORS)], run.name if len(runs) > 1 else None) for i, run in enumerate(runs)]
+    several = len({run.data_set for run in runs}) > 1
+    names = [f"{run.name} ({run.data_set})" if several else run.name for run in runs]
+    return [(run, _COLORS[i % len(_COLORS)], names[i] if len(runs) > 1 else None) for i, run in enumerate(runs)]
 
 
 def _bpd(axes: Axes, runs: Sequence[Run]) -> bool:
     drawn, seen = False, []
     for run, color, label in _colored(runs):
-        drawn |= _line(axes, run, "bpd", color, label)
+        drawn |= _line(axes, run, "bpd", color, label or "training")
         if binned := _binned(run, "bpd"):
             seen += [*binned[1]]
         if reports := run.own_reports:
             steps, bpd, errors = (
-                np.array([report[key] for report in reports]) for key in ("step", "bpd", "bpd_stderr")
+                np.array([getattr(report, key) for report in reports]) for key in ("step", "bpd", "bpd_stderr")
             )
             name = None if label else "vdm eval"
             axes.errorbar(steps, bpd, 2 * errors, fmt="o", ms=3.5, color=color, capsize=2, label=name, linewidth=1)
@@ -137,11 +139,12 @@ def _bpd(axes: Axes, runs: Sequence[Run]) -> bool:
 
 
 def _terms(axes: Axes, runs: Sequence[Run]) -> bool:
-    terms = {"bpd_recon": ":", "bpd_latent": "--", "bpd_diff": "-"}
+    terms = {"bpd_recon": (":", "reconstruction"), "bpd_latent": ("--", "prior"), "bpd_diff": ("-", "diffusion")}
     drawn = False
     for run, color, label in _colored(runs):
-        for i, (name, style) in enumerate(terms.items()):
-            drawn |= _line(axes, run, name, color if label else _COLORS[i], label if style == "-" else None, style)
+        for i, (name, (style, term)) in enumerate(terms.items()):
+            shown = term if label is None else label if style == "-" else None
+            drawn |= _line(axes, run, name, color if label else _COLORS[i], shown, style)
     _step_axis(axes)
     axes.set_ylabel("bits per dimension")
     axes.set_yscale("symlog", linthresh=1e-3)
@@ -174,7 +177,7 @@ def _end_points(axes: Axes, runs: Sequence[Run]) -> bool:
     drawn = False
     for run, color, label in _colored(runs):
         drawn |= _line(axes, run, "gamma_0", color, label or "gamma(0)")
-        drawn |= _line(axes, run, "gamma_1", color if label else _COLORS[1], None if label else "gamma(1)")
+        drawn |= _line(axes, run, "gamma_1", color if label else _COLORS[1], None if label else "gamma(1)", "--")
     _step_axis(axes)
     axes.set_ylabel("gamma = -log SNR")
     return drawn
@@ -183,12 +186,14 @@ def _end_points(axes: Axes, runs: Sequence[Run]) -> bool:
 def _noise_levels(axes: Axes, runs: Sequence[Run]) -> bool:
     drawn = False
     for run, color, label in _colored(runs):
-        levels = run.own_reports[-1].get("noise_levels") if run.own_reports else None
+        levels = run.own_reports[-1].noise_levels if run.own_reports else ()
         if levels:
-            edges = -np.array([levels[0]["gamma_from"], *(level["gamma_to"] for level in levels)])
+            edges = -np.array([levels[0].gamma_from, *(level.gamma_to for level in levels)])
             widths = np.abs(np.diff(edges))
-            density, error = (np.array([level[key] for level in levels]) / widths for key in ("bpd", "bpd_stderr"))
-            axes.stairs(density, edges, color=color, label=label)
+            density = np.array([level.bpd for level in levels]) / widths
+            error = np.array([level.bpd_stderr for level in levels]) / widths
+            # Without a baseline the outermost edges fall to 0, which the loss does not.
+            axes.stairs(density, edges, baseline=None, color=color, label=label)
             middle = (edges[:-1] + edges[1:]) / 2
             axes.errorbar(middle, density, 2 * error, fmt="none", color=color, linewidth=1)
             drawn = True

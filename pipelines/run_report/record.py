@@ -14,6 +14,7 @@ from pipelines.run_dir import read_config
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError
 from vdm_lib.metrics import read_metrics
+from vdm_lib.report import BpdReport
 
 # Of the grids that a long run has drawn, so many are shown, evenly spaced.
 _MOST_PICTURES = 12
@@ -43,13 +44,19 @@ class Run:
     config: Config
     columns: dict[str, np.ndarray]
     """metrics.jsonl by column, float64; NaN where a row lacks the column."""
-    reports: dict[str, dict[str, Any]]
+    reports: dict[str, BpdReport]
     """The evaluations by file name, in the order of their steps."""
     provenance: dict[str, Any]
     pictures: list[Picture]
 
     @property
-    def own_reports(self) -> list[dict[str, Any]]:
+    def data_set(self) -> str:
+        """What the bits per dimension are of: numbers of two data sets cannot be compared."""
+        data = self.config.data
+        return f"{data.name} {'x'.join(map(str, data.image_shape))}, {data.num_levels} levels"
+
+    @property
+    def own_reports(self) -> list[BpdReport]:
         """The evaluations in the run's own way, oldest first; others are measured differently."""
         return [report for name, report in self.reports.items() if name.removesuffix(".json").isdecimal()]
 
@@ -78,14 +85,15 @@ def _columns(rows: list[dict[str, int | float]]) -> dict[str, np.ndarray]:
     return {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in names}
 
 
-def _reports(directory: epath.Path) -> dict[str, dict[str, Any]]:
+def _reports(directory: epath.Path) -> dict[str, BpdReport]:
     if not directory.exists():
         return {}
-    reports = {path.name: _json(path) for path in directory.iterdir() if path.suffix == ".json"}
-    for name, report in reports.items():
-        if not all(isinstance(report.get(key), int | float) for key in ("step", "bpd", "bpd_stderr")):
-            raise CheckpointError(f"{directory / name} is no report: remove it and run vdm eval")
-    return dict(sorted(reports.items(), key=lambda item: (item[1]["step"], item[0])))
+    reports = {
+        path.name: BpdReport.from_fields(_json(path), str(path))
+        for path in directory.iterdir()
+        if path.suffix == ".json"
+    }
+    return dict(sorted(reports.items(), key=lambda item: (item[1].step, item[0])))
 
 
 def _json(path: epath.Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
+from pipelines.memory import peak_bytes
 from pipelines.planning.work import count_work
 from vdm_lib.config import Config
 from vdm_lib.feed import Feed
@@ -74,19 +75,10 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     else:
         # Traced already: jit keeps the trace.
         flops = count_work(jitted, state, inputs, wishes).flops
-    memory = compiled.memory_analysis()
-    # Inputs and outputs count once where they share buffers.
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
     state_bytes = sum(
         leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state)
     )
-    return Program(compiled, seconds, peak, state_bytes, flops)
+    return Program(compiled, seconds, peak_bytes(compiled), state_bytes, flops)
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from pipelines.training.memory import used_bytes
+from pipelines.memory import used_bytes
 from vdm_lib.config import Config
 from vdm_lib.errors import DivergedError
 from vdm_lib.health import Health

@@ -17,7 +17,7 @@ from beam_jobs.sources.base import Unreadable
 from beam_jobs.sources.pictures import crop_and_resize
 from pipelines import command
 from vdm_lib.data import load_split
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError, DataError
 
 RANDOM = np.random.default_rng(0)
 
@@ -231,7 +231,7 @@ def test_only_local_paths_and_buckets(tmp_path):
 
 
 def test_size_is_for_images_only():
-    with pytest.raises(DataError, match="digits takes no --size"):
+    with pytest.raises(ConfigError, match="digits takes no --size"):
         open_source("digits", None, 4)
-    with pytest.raises(DataError, match="images needs --size"):
+    with pytest.raises(ConfigError, match="images needs --size"):
         open_source("images", ".")

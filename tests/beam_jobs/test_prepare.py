@@ -27,7 +27,7 @@ from beam_jobs.transforms import build
 from pipelines.prepare import run
 from tests.shared import shared_path
 from vdm_lib.data import load_split
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError, DataError
 from vdm_lib.records import Record, read_manifest, read_records
 
 BESIDE_THE_SHARDS = {
@@ -149,7 +149,7 @@ def test_limit_keeps_the_first_images_and_no_shard_is_empty(tmp_path):
 
 def test_counts_below_one_are_refused(tmp_path):
     for arguments in ({"num_shards": 0}, {"limit": 0}, {"num_shards": 100_000}):
-        with pytest.raises(DataError, match="got "):
+        with pytest.raises(ConfigError, match="got "):
             prepare(Toy(), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
@@ -327,7 +327,7 @@ def test_duplicates_are_counted_and_refused_on_request(tmp_path):
     [("--runer=FnApiRunner", "Beam has no option --runer"), ("--runner=NoSuchRunner", "the Beam job failed")],
 )
 def test_a_wrong_flag_is_one_clear_line(tmp_path, flag, message):
-    with pytest.raises(DataError, match=message) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         prepare(Toy(), tmp_path / "out", pipeline_options=[flag])
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()

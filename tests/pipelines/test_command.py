@@ -73,6 +73,16 @@ def test_the_version_is_that_of_the_package(capsys):
         (["eval", "--workdir", "nowhere", "--data", "d"], 1, "holds no run"),
         (["eval", "--workdir", "w", "--data", "d", "--step", "last"], 2, "--step"),
         (["prepare", "cifar10", "--source", "nowhere", "--out", "o"], 1, "nowhere"),
+        (["prepare", "cifar1", "--out", "o"], 2, "did you mean 'cifar10'"),
+        (["prepare", "cifar10", "--out", "o"], 2, "cifar10 needs --source"),
+        (["prepare", "digits", "--limit", "0", "--out", "o"], 2, "--limit"),
+        (["prepare", "digits", "--shards", "0", "--out", "o"], 2, "--shards"),
+        (["prepare", "digits", "--max-bad", "-1", "--out", "o"], 2, "--max-bad"),
+        (["prepare", "images", "--source", ".", "--size", "0", "--out", "o"], 2, "--size"),
+        (["info", "debug", "data.image_shape=[1000000000,8,1]"], 2, "image_shape is height, width (1..4096)"),
+        (["info", "debug", "data.image_shape=[8,8,-1]"], 2, "channels (1..64)"),
+        (["info", "debug", "data.name=../x"], 2, "name is a word"),
+        (["info", "debug", "data.name="], 2, "name is a word"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(words, code, message, capsys, tmp_path, monkeypatch):
@@ -83,6 +93,16 @@ def test_an_error_is_one_line_and_an_exit_code(words, code, message, capsys, tmp
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_word_that_is_not_known_shows_the_usage_of_its_subcommand(capsys):
+    for words in (["train", "debug", "--steps", "3"], ["tpu", "list", "--steps", "3"]):
+        with pytest.raises(SystemExit) as stop:
+            command.main(words)
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("usage: vdm " + " ".join(words[:-2]))
+        assert "unrecognized arguments: --steps 3" in error
 
 
 def test_print_config_is_json_and_needs_no_data(capsys):

@@ -34,4 +34,13 @@ def test_a_value_changes_what_is_printed(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "parameters  223,557 in 91 arrays"
     assert lines[2].startswith("checkpoint  3.6 MB")
+    assert lines[-1].split() == ["total", "91", "arrays", "223,557", "parameters"]
+    assert len(lines) < 20
+
+
+def test_every_array_is_named_on_request(capsys):
+    assert command.main(["info", "cifar10", "model.n_embd=32", "model.n_layer=2", "--arrays"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 + 1 + 1 + 91 + 1
+    assert sum("score_model/conv_in/kernel" in line for line in lines) == 1
     assert lines[-1].split() == ["total", "223,557"]

@@ -1,19 +1,24 @@
+import base64
 import json
 import re
 import shutil
 import struct
 import subprocess
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from tensorboardX import SummaryWriter
 
 import configs
 from pipelines import command, run_dir
 from pipelines.run_report.page import page_of_runs
-from pipelines.run_report.plots import _binned
+from pipelines.run_report.plots import _binned, _noise_levels
 from pipelines.run_report.record import read_run
+from tests.pipelines.reports import bpd_report
+from vdm_lib.report import NoiseLevel
 
 EVIL = "<script>console.error('run me')</script>"
 TITLES = (
@@ -39,14 +44,14 @@ def make_run(workdir, rows=300, rate=1.0, **overrides):
             row = {"step": step, "bpd": bpd, "bpd_recon": 0.1 * bpd, "bpd_latent": 0.002, "bpd_diff": 0.9 * bpd - 0.002}
             row |= {"gamma_0": -6.0, "gamma_1": 5.0, "gradient_norm": 1.0 + step % 7, "update_norm": 0.01}
             file.write(json.dumps(row | {"learning_rate": 0.002, "steps_per_s": 10.0}) + "\n")
-    (workdir / "eval").mkdir()
     for step in (100, 200, 300):
-        levels = [{"gamma_from": g, "gamma_to": g + 1.0, "bpd": 0.2, "bpd_stderr": 0.01} for g in range(-6, 5)]
-        report = {"step": step, "split": "test", "bpd": 2.0 + rate / step, "bpd_stderr": 0.004, "num_images": 359}
-        report |= {"passes": 2, "data_fingerprint": "ab" * 32, "noise_levels": levels}
-        report |= {"bpd_recon": 0.2, "bpd_latent": 0.002, "bpd_diff": 1.8, "bpd_test_set_stderr": 0.02}
-        (workdir / "eval" / f"{step}.json").write_text(json.dumps(report))
-    (workdir / "eval" / "300-passes=16.json").write_text(json.dumps(report))
+        levels = tuple(
+            NoiseLevel(gamma_from=g, gamma_to=g + 1, bpd=0.2, bpd_stderr=0.01, rate_bpd=1.0, distortion_rmse=None)
+            for g in range(-6, 5)
+        )
+        report = bpd_report(step, bpd=2.0 + rate / step, bpd_stderr=0.004, num_images=359, noise_levels=levels)
+        run_dir.write_eval_report(str(workdir), report)
+    run_dir.write_eval_report(str(workdir), report, "-passes=16")
     with SummaryWriter(str(workdir / "tensorboard")) as board:
         for step in (100, 300):
             board.add_scalar("bpd", 2.0, step)
@@ -151,8 +156,44 @@ def test_runs_beside_each_other(runs, tmp_path, capsys):
     assert "optim.learning_rate" in text
     assert text.count("data:image/png;base64,") == 2
     run = read_run(str(runs[0]))
-    run.own_reports[-1]["data_fingerprint"] = "cd"
-    assert "other images" in page_of_runs([read_run(str(runs[1])), run])
+    run.reports["300.json"] = bpd_report(300, data_fingerprint="cd" * 32)
+    mixed = page_of_runs([read_run(str(runs[1])), run])
+    assert "other images" in mixed
+    assert "measured on different images" in mixed
+    assert "different" not in text
+
+
+def test_runs_on_two_data_sets_do_not_share_an_axis_unsaid(runs, tmp_path):
+    other = make_run(
+        tmp_path / "c", **{"data.name": "cifar10", "data.image_shape": [32, 32, 3], "data.num_levels": 256}
+    )
+    text = page_of_runs([read_run(str(runs[0])), read_run(str(other))])
+    assert "These runs are on different data sets: their bits/dim and losses do not compare" in text
+    assert "c (cifar10 32x32x3, 256 levels)" in svg(text, "Bits per dimension")
+
+
+def svg(text, title):
+    """The source of a plot of the page."""
+    code = re.search(rf'src="data:image/svg\+xml;base64,([^"]*)" alt="{title}"', text)[1]
+    return base64.b64decode(code).decode()
+
+
+def test_every_line_of_a_plot_has_its_name(page):
+    text = page.read_text()
+    for title, names in {
+        "Bits per dimension": ("training", "vdm eval"),
+        "The three terms": ("reconstruction", "prior", "diffusion"),
+        "End points of gamma": ("gamma(0)", "gamma(1)"),
+    }.items():
+        drawn = svg(text, title)
+        assert all(f">{name}<" in drawn for name in names), title
+
+
+def test_the_loss_by_noise_level_does_not_fall_to_zero_at_its_ends(runs):
+    axes = Figure().subplots()
+    assert _noise_levels(axes, [read_run(str(runs[0]))])
+    (steps,) = axes.patches
+    assert steps.get_path().vertices[:, 1].min() == pytest.approx(0.2)
 
 
 def test_a_run_that_has_only_begun(tmp_path, capsys):
@@ -168,6 +209,9 @@ def test_a_run_that_has_only_begun(tmp_path, capsys):
     [
         ("eval/100.json", "{}", "100.json is no report"),
         ("eval/100.json", "[", "100.json is damaged"),
+        ("eval/100.json", json.dumps({**asdict(bpd_report(100)), "noise_levels": 5}), "100.json is no report"),
+        ("eval/100.json", json.dumps({**asdict(bpd_report(100)), "bpd": True}), "bpd is no number"),
+        ("eval/100.json", json.dumps({**asdict(bpd_report(100)), "bpd_test_set_stderr": "x"}), "bpd_test_set_stderr"),
         ("metrics.jsonl", "nonsense\n", "metrics.jsonl, line 1"),
         ("provenance.json", "[]", "provenance.json is damaged"),
         ("tensorboard/events.out.tfevents.0", struct.pack("<QI", 500, 0) + b"\xff" * 504, "tfevents.0 is damaged"),

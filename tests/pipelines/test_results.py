@@ -1,5 +1,5 @@
 from pipelines.results import EvalResult, ExportResult, PrepareResult, TrainResult
-from vdm_lib.report import BpdReport
+from tests.pipelines.reports import bpd_report
 
 FINGERPRINT = "0123456789abcdef" * 4
 
@@ -47,16 +47,6 @@ def test_the_bpd_of_a_bundle_has_its_error():
 
 
 def test_reports_stand_in_the_order_of_their_steps():
-    def report(step: int) -> BpdReport:
-        return BpdReport(
-            step=step, split="test", bpd=2.0, bpd_stderr=0.01, bpd_between_passes_stderr=0.01, bpd_test_set_stderr=0.02,
-            bpd_recon=0.5, bpd_latent=0.5, bpd_diff=1.0, protocol="every_image", estimator="bound",
-            estimator_settings="", num_images=10, passes=2, network_calls=20, timesteps=0, time_sampling="uniform",
-            time_density=(), target_stderr=None, params="ema", seed=0, dtype="float32", matmul_precision="float32",
-            data_fingerprint="0" * 64, checkpoint_digest="1" * 64, code_version="0.1.0", seconds=1.0,
-            images_per_s=20.0, noise_levels=(), control_coefficients=(),
-        )  # fmt: skip
-
-    reports = tuple(report(step) for step in (1200, 90, 300))
+    reports = tuple(bpd_report(step) for step in (1200, 90, 300))
     heads = [line.partition(":")[0] for line in str(EvalResult("runs/a", reports)).splitlines()]
     assert heads == ["step 90", "step 300", "step 1,200"]

@@ -53,3 +53,14 @@ def test_nothing_is_made_where_there_is_no_run_to_sample(tmp_path):
     words = ["sample", "--workdir", str(tmp_path / "none"), "--out", str(tmp_path / "x" / "s.png")]
     assert command.main(words) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_images_than_the_memory_holds_are_refused_by_the_name_of_the_knob(run, tmp_path, capsys):
+    out = tmp_path / "s.png"
+    words = ["sample", "--workdir", str(run), "--num", "100000000", "--steps", "1", "--out", str(out)]
+    assert command.main(words) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "too little memory" in error
+    assert "--num 100000000" in error
+    assert not out.exists()
