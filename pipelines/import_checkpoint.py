@@ -12,6 +12,7 @@ from vdm_lib.checkpoints import Checkpoints, Keep
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.model import VDM, count_params
+from vdm_lib.new_directory import new_directory
 from vdm_lib.restore import newest_step
 from vdm_lib.sharding import make_mesh, replicated
 from vdm_lib.train import init_state
@@ -35,12 +36,13 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
     _check_adamw(config)
     mesh = make_mesh()
     state = reference.read_state(source, jax.eval_shape(lambda: init_state(config, mesh)))
-    run_dir.open_run(workdir, config)
     metadata = {"config": configs.to_json(config), "data_fingerprints": {}, "imported_from": str(source)}
-    keep = Keep(newest=config.train.keep_checkpoints)
-    with Checkpoints(workdir, keep=keep, sparing=True) as checkpoints:
-        checkpoints.save(state, metadata)
-        checkpoints.wait()
+    with new_directory(workdir) as made:
+        run_dir.open_run(str(made), config)
+        keep = Keep(newest=config.train.keep_checkpoints)
+        with Checkpoints(str(made), keep=keep, sparing=True) as checkpoints:
+            checkpoints.save(state, metadata)
+            checkpoints.wait()
     return ImportResult(
         config=config.name, destination=workdir, step=int(state.step), num_params=count_params(state.params)
     )

@@ -21,6 +21,7 @@ from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_lib.errors import CheckpointError
+from vdm_lib.new_directory import new_directory
 from vdm_lib.state import TrainState
 from vdm_lib.types import Params
 
@@ -160,8 +161,7 @@ def write_state(directory: str, state: TrainState) -> None:
     Raises:
       CheckpointError: the directory exists already, or an optimiser that is not AdamW alone.
     """
-    target = epath.Path(directory)
-    if target.exists():
+    if epath.Path(directory).exists():
         raise CheckpointError(f"{directory} exists already: choose another directory")
     opt_state = serialization.to_state_dict(state.opt_state)
     if set(opt_state) != {"0", "1", "2"} or "mu" not in opt_state["0"]:
@@ -172,16 +172,12 @@ def write_state(directory: str, state: TrainState) -> None:
         "ema_params": state.ema_params,
         "opt_state": {"0": opt_state["0"], "1": {"inner_state": {}}, "2": {}},
     }
-    target.mkdir(parents=True)
-    try:
-        with (target / "ckpt-1.flax").open("wb") as file:
+    with new_directory(directory) as made:
+        with (made / "ckpt-1.flax").open("wb") as file:
             _pack(values, file, msgpack.Packer())
         for suffix, content in _TENSORFLOW_FILES.items():
-            (target / f"ckpt-1.{suffix}").write_bytes(content)
-        (target / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\nall_model_checkpoint_paths: "ckpt-1"\n')
-    except OSError:
-        target.rmtree()
-        raise
+            (made / f"ckpt-1.{suffix}").write_bytes(content)
+        (made / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\nall_model_checkpoint_paths: "ckpt-1"\n')
 
 
 def _read(file: epath.Path, wanted: Sequence[str], leaf: Callable[[int, bytes], Any]) -> dict[str, Any]:

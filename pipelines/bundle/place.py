@@ -1,6 +1,5 @@
 """Where a bundle lies: written in a temporary directory and published whole, on a local disk or in gs://."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from etils import epath
 
 from pipelines.bundle.check import SUMS
 from vdm_lib.errors import ConfigError, VdmError
+from vdm_lib.new_directory import new_directory
 from vdm_lib.storage import storage_errors
 
 
@@ -48,16 +48,9 @@ def staged(out: str, num_bytes: int) -> Iterator[Path]:
             with storage_errors(out):
                 _upload(Path(temporary), out)
         return
-    final = Path(out).absolute()
-    temporary = final.parent / f"{final.name}.tmp-{os.urandom(4).hex()}"
-    try:
-        with _disk_errors(out):
-            temporary.mkdir(parents=True)
-            _check_space(temporary, num_bytes, out)
-            yield temporary
-            temporary.replace(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _disk_errors(out), new_directory(Path(out).absolute()) as temporary:
+        _check_space(Path(temporary), num_bytes, out)
+        yield Path(temporary)
 
 
 @contextmanager

@@ -1,0 +1,42 @@
+"""A directory that exists as a whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from etils import epath
+
+from vdm_lib.records import TEMPORARY_MARK
+
+
+@contextmanager
+def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Yield a directory to fill, which is `path` once the block ends; an error or an interrupt leaves nothing behind.
+
+    On a local disk it has a temporary name beside `path` until then: a killed process leaves that, and can be run
+    again. An object store cannot rename a directory, so there it is `path` itself; write last what makes it whole.
+
+    Args:
+      path: absent, or an empty directory.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    final = epath.Path(path)
+    if "://" in os.fspath(path):
+        try:
+            yield final
+        except BaseException:
+            if final.exists():
+                final.rmtree()
+            raise
+        return
+    temporary = final.parent / f"{final.name}{TEMPORARY_MARK}{os.urandom(4).hex()}"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(final)
+    except BaseException:
+        with suppress(OSError):
+            temporary.rmtree(missing_ok=True)
+        raise
