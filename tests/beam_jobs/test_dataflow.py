@@ -91,6 +91,7 @@ def staged(gcs, ending):
     return data
 
 
+@pytest.mark.slow  # builds the package and runs the job
 def test_the_submitted_job_runs_from_the_staged_pipeline_and_package_alone(gcs, cifar10, tmp_path):
     elsewhere = tmp_path / "worker"
     for path in cifar10.iterdir():

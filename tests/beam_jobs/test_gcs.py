@@ -20,6 +20,7 @@ def run(gcs, *words, program=None):
     return subprocess.run([*(program or COMMAND), *words], env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow  # waits as the client does when it is turned away
 def test_a_bucket_that_is_busy_at_first_holds_the_bytes_of_a_local_directory(gcs, digits_dir):
     gcs.store.failures = [("GET", 503), ("POST", 503)]
     done = run(gcs, "prepare", "digits", "--out", "gs://bucket/data/digits", "--json")

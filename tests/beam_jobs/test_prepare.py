@@ -369,6 +369,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow  # 60,000 images
 def test_the_real_cifar10(tmp_path):
     unpack = shared_path("data", "cifar10", "unpack.py")
     source, out = tmp_path / "source", tmp_path / "out"

@@ -65,6 +65,7 @@ def read(digits_dir, cifar10_dir):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow  # TFDS writes a data set of its own
 def test_a_prepared_tfds_directory_is_a_source(read, cifar10_dir):
     ours = {split: load_split(cifar10_dir, split) for split in ("train", "test")}
     expected = [("train", index) for index in range(60)] + [("test", 29), ("test", 30)]

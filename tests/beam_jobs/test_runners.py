@@ -70,6 +70,7 @@ def readers(folder):
     return len(notes), sorted(line for lines in notes for line in lines)
 
 
+@pytest.mark.slow  # real servers
 def test_a_worker_of_a_pool_behind_a_job_service_writes_the_same_bytes(pool, digits_dir, tmp_path):
     jobs = tmp_path / "jobs.log"
     with server(jobs, "apache_beam.runners.portability.local_job_service_main", "--port") as port:
@@ -80,6 +81,7 @@ def test_a_worker_of_a_pool_behind_a_job_service_writes_the_same_bytes(pool, dig
     assert jobs.read_text().count("Requesting worker at") == 1
 
 
+@pytest.mark.slow  # real servers
 def test_two_worker_processes_of_a_pool_share_the_shards(pool, digits_dir, tmp_path):
     notes = tmp_path / "notes"
     notes.mkdir()
@@ -88,6 +90,7 @@ def test_two_worker_processes_of_a_pool_share_the_shards(pool, digits_dir, tmp_p
     assert readers(notes) == (2, ["test 0", "test 179", "train 0", "train 719"])
 
 
+@pytest.mark.slow  # real servers
 def test_two_worker_processes_of_a_dask_cluster_share_the_shards(digits_dir, tmp_path):
     notes = tmp_path / "notes"
     notes.mkdir()

@@ -22,9 +22,9 @@ def test_every_config_survives_its_json(name):
         # schedule, whose 3,074 parameters a scalar schedule would miss.
         ("cifar10", 30_578_181),
         ("cifar10_aug", 122_140_677),
-        ("cifar10_aug_paper", 139_279_877),
-        ("imagenet32", 122_137_605),
-        ("imagenet64", 237_603_845),
+        pytest.param("cifar10_aug_paper", 139_279_877, marks=pytest.mark.slow),
+        pytest.param("imagenet32", 122_137_605, marks=pytest.mark.slow),
+        pytest.param("imagenet64", 237_603_845, marks=pytest.mark.slow),
     ],
 )
 def test_parameter_totals_are_the_originals(name, expected):

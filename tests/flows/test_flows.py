@@ -176,6 +176,7 @@ def test_one_broken_run_does_not_keep_the_others_from_their_evaluation(place, tm
     assert "a-broken" in state.message and "data/digits" in state.message
 
 
+@pytest.mark.slow  # exports a second model
 def test_a_worse_model_is_not_promoted_and_the_run_says_so(place, tmp_path):
     run = parameters(place)["workdir"]
     (bundle,) = (Path(run) / "export").iterdir()

@@ -205,6 +205,7 @@ def final_state(workdir: Path, config) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
+@pytest.mark.slow  # starts training three times
 def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(digits_dir, tmp_path):
     # A checkpoint after every step: most of the time one is being written.
     overrides = {"train.steps": 24, "train.checkpoint_every": 1, "train.log_every": 1}

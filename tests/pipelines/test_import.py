@@ -87,6 +87,7 @@ def test_a_checkpoint_of_the_original_is_read_from_a_bucket(gcs, run, published,
     assert report["bpd"] == json.loads((run / "eval" / "6.json").read_text())["bpd"]
 
 
+@pytest.mark.slow  # traces every named config
 def test_the_sizes_of_an_unknown_network_are_named(published, tmp_path, capsys):
     values = ["model.n_embd=96", "model.n_layer=2", "model.with_attention=true"]
     other = configs.load("debug", configs.parse_overrides(values))

@@ -13,10 +13,10 @@ TREES = json.loads(gzip.decompress((Path(__file__).parents[1] / "golden" / "para
     ("name", "total"),
     [
         ("cifar10", 30_578_181),
-        ("cifar10_aug", 122_140_677),
-        ("cifar10_aug_paper", 139_279_877),
-        ("imagenet32", 122_137_605),
-        ("imagenet64", 237_603_845),
+        pytest.param("cifar10_aug", 122_140_677, marks=pytest.mark.slow),
+        pytest.param("cifar10_aug_paper", 139_279_877, marks=pytest.mark.slow),
+        pytest.param("imagenet32", 122_137_605, marks=pytest.mark.slow),
+        pytest.param("imagenet64", 237_603_845, marks=pytest.mark.slow),
     ],
 )
 def test_the_parameters_are_the_original_s(name, total, capsys):

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,36 +35,43 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory) -> dict[str, list[dict[str, float]]]:
-    """Metrics of three steps of each variant, from processes with 1, 2, 4 and 8 devices."""
+def variant(tmp_path_factory) -> Callable[[str], list[dict[str, float]]]:
+    """Return the metrics of three steps of a variant, from a process with as many devices as its name says."""
     out = tmp_path_factory.mktemp("variants")
-    found = {}
-    for num_devices in (1, 2, 4, 8):
-        path = out / f"{num_devices}.json"
-        command = [sys.executable, "-m", "tests.pipelines.train_variants", str(path)]
-        subprocess.run(command, env=environment(num_devices), check=True, timeout=250, cwd=VARIANTS.parents[2])
-        found |= json.loads(path.read_text())
-    return found
+
+    @cache
+    def rows_of(name: str) -> list[dict[str, float]]:
+        path = out / f"{name}.json"
+        command = [sys.executable, "-m", "tests.pipelines.train_variants", name, str(path)]
+        subprocess.run(command, env=environment(int(name[0])), check=True, timeout=250, cwd=VARIANTS.parents[2])
+        return json.loads(path.read_text())
+
+    return rows_of
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "name",
-    ["1 microbatches", "1 remat and scan", "2 sharded", "4 zero host", "8 zero sharded microbatches"],
-)
-def test_devices_and_ways_to_save_memory_change_no_result(variants, name):
+    [
+        "8 zero sharded microbatches",
+        *(pytest.param(name, marks=pytest.mark.slow)
+          for name in ("1 microbatches", "1 remat and scan", "2 sharded", "4 zero host")),
+    ],
+)  # fmt: skip
+def test_devices_and_ways_to_save_memory_change_no_result(variant, name):
     # Two updates at the full rate lie behind the last row. Measured: 2e-7 in bpd, 1e-6 in the norms.
-    for row, expected in zip(variants[name], variants["1 plain"], strict=True):
+    for row, expected in zip(variant(name), variant("1 plain"), strict=True):
         assert row == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.slow  # compiles the step twice
 @pytest.mark.timeout(600)
-def test_bfloat16_inside_the_network_changes_little(variants):
-    for row, expected in zip(variants["1 bfloat16"], variants["1 plain"], strict=True):
+def test_bfloat16_inside_the_network_changes_little(variant):
+    for row, expected in zip(variant("1 bfloat16"), variant("1 plain"), strict=True):
         assert row["bpd"] == pytest.approx(expected["bpd"], rel=1e-3)
         assert row["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=2e-2)
     # It is another computation: the option does something.
-    assert variants["1 bfloat16"][-1]["bpd"] != variants["1 plain"][-1]["bpd"]
+    assert variant("1 bfloat16")[-1]["bpd"] != variant("1 plain")[-1]["bpd"]
 
 
 def wait_for_rows(processes: list[subprocess.Popen], record: Path, number: int) -> None:
@@ -74,6 +83,7 @@ def wait_for_rows(processes: list[subprocess.Popen], record: Path, number: int) 
         time.sleep(0.05)
 
 
+@pytest.mark.slow  # compiles the step in two processes at once
 @pytest.mark.timeout(600)
 def test_two_processes_train_as_one_stop_together_and_one_goes_on(digits_dir, tmp_path):
     workdir = tmp_path / "two"

@@ -29,6 +29,7 @@ def rows_of(data: bytes, tmp_path) -> list[dict[str, float]]:
     return read_metrics(tmp_path / "metrics.jsonl")
 
 
+@pytest.mark.slow  # starts training four times
 @pytest.mark.timeout(600)
 def test_a_run_in_a_bucket_goes_on_bit_for_bit(gcs, digits_dir, tmp_path):
     objects = gcs.store.objects["bucket"]

@@ -40,7 +40,13 @@ def test_the_draws_of_the_released_cifar10_evaluation():
 
 @pytest.mark.parametrize(
     ("gamma_type", "timesteps"),
-    [("fixed", 0), ("fixed", 7), ("learnable_scalar", 7), ("learnable_nnet", 0), ("learnable_nnet", 7)],
+    [
+        ("learnable_nnet", 0),
+        ("fixed", 7),
+        pytest.param("fixed", 0, marks=pytest.mark.slow),
+        pytest.param("learnable_scalar", 7, marks=pytest.mark.slow),
+        pytest.param("learnable_nnet", 7, marks=pytest.mark.slow),
+    ],
 )
 def test_both_protocols_measure_the_same_bound(gamma_type, timesteps):
     config = configs.load("debug", {"model.gamma_type": gamma_type, "model.timesteps": timesteps, "model.n_embd": 32})

@@ -77,6 +77,7 @@ def test_the_card_says_what_was_measured(exported, bundle, run):
         assert f"| `{name}` | " in text
 
 
+@pytest.mark.slow  # TensorFlow and two programs in a process of their own
 def test_the_code_on_the_card_runs_as_it_stands(bundle):
     blocks = re.findall(r"```python\n(.*?)```", (bundle / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 2

@@ -17,6 +17,7 @@ def test_a_launch_runs_on_every_worker_and_leaves_nothing(launch: Launch):
     assert launch.api.node_names() == []
 
 
+@pytest.mark.slow  # many calls of the real gcloud
 def test_no_capacity_in_the_first_zone_then_a_preemption_in_the_second(launch: Launch):
     """The queued resource fails in one zone, is active in the next, is suspended, and the run goes on where it was."""
     launch.api.fail("POST", "us-central1-a/queuedResources$", operation=STOCKOUT)
