@@ -35,7 +35,8 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        temporary.replace(final)
+        # etils would refuse an empty directory in its place.
+        os.replace(temporary, final)  # noqa: PTH105
     except BaseException:
         with suppress(OSError):
             temporary.rmtree(missing_ok=True)

@@ -12,13 +12,13 @@ import time
 from collections import Counter
 from typing import Any
 
+from pipelines.quiet import NO_TPU_HERE
+
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_LOG_DIR": "disabled",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
+    **NO_TPU_HERE,
 }
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
 _REFUSED = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|total memory required[^(]*\(([\d.]+)([KMG])\)")

@@ -14,6 +14,7 @@ import pipelines.train
 from pipelines import command
 from tests.pipelines.rows import without_speed
 from vdm_lib import reference
+from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.metrics import read_metrics
 from vdm_lib.sharding import make_mesh
 from vdm_lib.train import init_state
@@ -85,6 +86,20 @@ def test_a_checkpoint_of_the_original_is_read_from_a_bucket(gcs, run, published,
     report = json.loads((tmp_path / "eval" / "6.json").read_text())
     assert command.main(["eval", "--workdir", str(run), "--data", digits_dir, "--step", "6"]) == 0
     assert report["bpd"] == json.loads((run / "eval" / "6.json").read_text())["bpd"]
+
+
+def test_an_import_that_is_interrupted_leaves_nothing_and_can_be_run_again(published, tmp_path, monkeypatch, capsys):
+    words = ["import", str(published), str(tmp_path / "run"), "debug"]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", interrupted)
+        assert command.main(words) == 1
+    assert capsys.readouterr().err == "vdm import: interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+    assert command.main(words) == 0
 
 
 @pytest.mark.slow  # traces every named config

@@ -2,6 +2,8 @@ import importlib.util
 import json
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -118,10 +120,21 @@ def test_without_libtpu_it_says_how_to_install_it(monkeypatch):
         plan.run(configs.load("debug"), "v3-8")
 
 
-@pytest.mark.skipif(
+needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ,
     reason="libtpu is not here: make setup-plan",
 )
+
+
+@needs_libtpu
+def test_the_compiler_prints_nothing_into_other_commands():
+    code = "from pipelines.quiet import keep_quiet; keep_quiet(); import jax; print(jax.device_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().isdecimal()
+    assert done.stderr == ""
+
+
+@needs_libtpu
 @pytest.mark.slow
 def test_a_small_step_compiles_for_a_slice(capsys):
     assert command.main(["plan", "debug", "--accelerator", "v5litepod-4", "--json"]) == 0

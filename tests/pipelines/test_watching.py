@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from functools import partial
 
 import jax
 import jax.monitoring
@@ -12,6 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import configs
 import pipelines.train
+from pipelines.memory import out_of_memory_explained
 from pipelines.training import memory
 from tests.pipelines.rows import MEASURED
 from vdm_lib.errors import MachineError
@@ -104,11 +106,12 @@ def test_too_little_memory_is_said_with_numbers_before_the_first_step(digits_dir
 
 def test_an_allocation_that_fails_names_the_knobs():
     config, mesh = configs.load("debug"), make_mesh()
+    advice = partial(memory.advice, config, mesh)
     message = r"out of memory \(.*set train.microbatches=2 \(8 instead of 16 .*remat"
-    with pytest.raises(MachineError, match=message), memory.out_of_memory_explained(config, mesh):
+    with pytest.raises(MachineError, match=message), out_of_memory_explained(mesh, advice):
         # More than any address space holds.
         jax.jit(lambda: jax.numpy.zeros((1 << 24, 1 << 24)) + 1)().block_until_ready()
     train = dataclasses.replace(config.train, microbatches=16)
     assert "microbatches" not in memory.advice(dataclasses.replace(config, train=train), mesh)
-    with pytest.raises(ValueError, match="something else"), memory.out_of_memory_explained(config, mesh):
+    with pytest.raises(ValueError, match="something else"), out_of_memory_explained(mesh, advice):
         raise ValueError("something else")

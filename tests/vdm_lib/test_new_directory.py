@@ -1,0 +1,51 @@
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from etils import epath
+
+from vdm_lib.errors import DataError
+from vdm_lib.new_directory import new_directory
+from vdm_lib.records import open_atomically
+from vdm_lib.storage import explain
+
+
+@pytest.mark.parametrize("stopped_by", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), DataError("bad")])
+def test_a_directory_that_was_not_finished_is_not_there(tmp_path, stopped_by):
+    with pytest.raises(type(stopped_by)), new_directory(tmp_path / "a" / "new") as made:
+        (made / "file").write_text("half")
+        assert not (tmp_path / "a" / "new").exists()
+        raise stopped_by
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path):
+    program = (
+        "import os; from vdm_lib.new_directory import new_directory\n"
+        f"with new_directory({os.fspath(tmp_path / 'new')!r}) as made:\n"
+        "    (made / 'file').write_text('half')\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "new").mkdir()  # an empty one is taken
+    with new_directory(tmp_path / "new") as made:
+        (made / "file").write_text("whole")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    path = epath.Path(tmp_path / "x.json")
+    with pytest.raises(OSError, match="No space left") as error, open_atomically(path):
+        # As a write says it, which knows no name.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert error.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_message_of_protobuf_is_no_error_of_google_cloud():
+    from google.protobuf.message import DecodeError
+
+    assert explain(DecodeError("Error parsing message")) is None
