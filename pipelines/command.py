@@ -68,7 +68,21 @@ def _json(result: Any) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code; errors are one line on stderr."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _main(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # whoever read the output has gone
+    except OSError as error:
+        print(f"vdm: cannot write the output: {error.strerror or error}", file=sys.stderr)
+    # The interpreter would complain once more when it closes stdout.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_ERROR
+
+
+def _main(argv: list[str]) -> int:
     if not argv:
         build_parser().print_help(sys.stderr)
         return EXIT_USAGE
@@ -80,11 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = args.run(args)
         if result is not None:
-            print(_json(result) if args.json else result, flush=True)
+            print(_json(result) if args.json else result)
     except BrokenPipeError:
-        # Whoever read the output has gone; the interpreter would complain once more when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_ERROR
+        raise
     except ConfigError as error:
         print(f"vdm {args.command}: {error}", file=sys.stderr)
         return EXIT_USAGE

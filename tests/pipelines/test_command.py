@@ -96,12 +96,15 @@ def test_an_error_is_one_line_and_an_exit_code(words, code, message, capsys, tmp
 
 
 def test_a_word_that_is_not_known_shows_the_usage_of_its_subcommand(capsys):
-    for words in (["train", "debug", "--steps", "3"], ["tpu", "list", "--steps", "3"]):
+    for words, usage in (
+        (["train", "debug", "--steps", "3"], "usage: vdm train CONFIG"),
+        (["tpu", "list", "--steps", "3"], "usage: vdm tpu list"),
+    ):
         with pytest.raises(SystemExit) as stop:
             command.main(words)
         assert stop.value.code == 2
         error = capsys.readouterr().err
-        assert error.startswith("usage: vdm " + " ".join(words[:-2]))
+        assert error.startswith(usage)
         assert "unrecognized arguments: --steps 3" in error
 
 
@@ -114,6 +117,19 @@ def test_print_config_with_json_is_one_line_of_the_same_config(capsys):
     assert command.main(["train", "cifar10", "model.n_layer=2", "--print-config", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert configs.from_json(line, "stdout") == configs.load("cifar10", {"model.n_layer": 2})
+
+
+@pytest.mark.parametrize(("where", "message"), [("> /dev/full", "No space left on device\n"), ("", "")])
+def test_output_that_nobody_takes_is_no_traceback(where, message):
+    # A reader that is gone before the first line.
+    read, write = os.pipe()
+    os.close(read)
+    line = f"{sys.executable} -m pipelines.command train cifar10 --print-config {where}"
+    done = subprocess.run(["bash", "-c", line], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr.endswith(message)
+    assert done.stderr.count("\n") == message.count("\n")
 
 
 def test_a_job_that_is_terminated_cleans_up(monkeypatch, tmp_path, capsys):
