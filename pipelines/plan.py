@@ -33,14 +33,14 @@ def run(config: Config, accelerator: str) -> Plan | PlanRanking:
       ConfigError: unknown slice, or a batch that its devices cannot share.
       VdmError: libtpu is missing, or the compiler failed.
     """
+    _slices(accelerator)  # a wrong name is told first
     check_libtpu()
     return run_checked(config, accelerator)
 
 
 def run_checked(config: Config, accelerator: str) -> Plan | PlanRanking:
     """Do what `run` does, once the compiler is known to be there."""
-    names = RANKED if accelerator == "all" else tuple(accelerator.split(","))
-    slices = [accelerators.find(name) for name in names]
+    slices = _slices(accelerator)
     if len(slices) == 1:
         return plan_slice(config, slices[0])
     plans, refused = [], {}
@@ -50,6 +50,10 @@ def run_checked(config: Config, accelerator: str) -> Plan | PlanRanking:
         except ConfigError as error:
             refused[slice_.name] = str(error)
     return rank(plans, refused)
+
+
+def _slices(accelerator: str) -> list[Accelerator]:
+    return [accelerators.find(name) for name in (RANKED if accelerator == "all" else accelerator.split(","))]
 
 
 def plan_slice(config: Config, accelerator: Accelerator, larger_slices: bool = True) -> Plan:

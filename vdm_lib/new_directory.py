@@ -37,7 +37,9 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
         yield temporary
         # etils would refuse an empty directory in its place.
         os.replace(temporary, final)  # noqa: PTH105
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (temporary, os.fspath(temporary)):
+            error.filename, error.filename2 = os.fspath(path), None
         with suppress(OSError):
             temporary.rmtree(missing_ok=True)
         raise

@@ -23,10 +23,11 @@ def add_to(commands: Subcommands) -> None:
 
 def run(args: argparse.Namespace) -> Any:
     """Run the job, or print its table."""
-    result = job("plan")(configs.load(args.config, configs.parse_overrides(args.overrides)), args.accelerator)
+    config = configs.load(args.config, configs.parse_overrides(args.overrides))
+    if args.markdown and args.accelerator != "all" and "," not in args.accelerator:
+        raise ConfigError("--markdown makes a table of several slices: give --accelerator all, or names with commas")
+    result = job("plan")(config, args.accelerator)
     if not args.markdown:
         return result
-    if not hasattr(result, "markdown"):
-        raise ConfigError("--markdown makes a table of several slices: give --accelerator all, or names with commas")
     print(result.markdown())
     return None

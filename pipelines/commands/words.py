@@ -38,9 +38,12 @@ def add_config(command: argparse.ArgumentParser) -> None:
 
 
 def path(text: str) -> str:
-    """Return a path as it was given, but no empty one."""
+    """Return a path as it was given, but no empty one and none in a place that is neither local nor gs://."""
     if not text:
         raise argparse.ArgumentTypeError("a path must not be empty")
+    scheme, found, _ = text.partition("://")
+    if found and scheme != "gs":
+        raise argparse.ArgumentTypeError(f"{text}: {scheme}:// cannot be used, only local paths and gs://")
     return text
 
 

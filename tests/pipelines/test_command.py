@@ -79,6 +79,8 @@ def test_the_version_is_that_of_the_package(capsys):
         (["prepare", "digits", "--shards", "0", "--out", "o"], 2, "--shards"),
         (["prepare", "digits", "--max-bad", "-1", "--out", "o"], 2, "--max-bad"),
         (["prepare", "images", "--source", ".", "--size", "0", "--out", "o"], 2, "--size"),
+        (["plan", "debug", "--accelerator", "v3-7"], 2, "unknown accelerator 'v3-7'"),
+        (["plan", "debug", "--accelerator", "v3-8", "--markdown"], 2, "several slices"),
         (["info", "debug", "data.image_shape=[1000000000,8,1]"], 2, "image_shape is height, width (1..4096)"),
         (["info", "debug", "data.image_shape=[8,8,-1]"], 2, "channels (1..64)"),
         (["info", "debug", "data.name=../x"], 2, "name is a word"),
@@ -93,6 +95,20 @@ def test_an_error_is_one_line_and_an_exit_code(words, code, message, capsys, tmp
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["import", "ckpt", "s3://x/y"], ["import", "http://x/y", "o"], ["report", "--workdir", "s3://x"],
+        ["prepare", "digits", "--out", "s3://b/o"], ["eval", "--compare", "w", "s3://x", "--data", "d"],
+    ],
+)  # fmt: skip
+def test_a_place_that_is_neither_local_nor_in_a_bucket_is_wrong_usage(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(words)
+    assert stop.value.code == 2
+    assert "cannot be used, only local paths and gs://" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_word_that_is_not_known_shows_the_usage_of_its_subcommand(capsys):
