@@ -46,7 +46,9 @@ def make_run(workdir, rows=300, rate=1.0, **overrides):
             file.write(json.dumps(row | {"learning_rate": 0.002, "steps_per_s": 10.0}) + "\n")
     for step in (100, 200, 300):
         levels = tuple(
-            NoiseLevel(gamma_from=g, gamma_to=g + 1, bpd=0.2, bpd_stderr=0.01, rate_bpd=1.0, distortion_rmse=None)
+            NoiseLevel(
+                gamma_from=float(g), gamma_to=g + 1.0, bpd=0.2, bpd_stderr=0.01, rate_bpd=1.0, distortion_rmse=None
+            )
             for g in range(-6, 5)
         )
         report = bpd_report(step, bpd=2.0 + rate / step, bpd_stderr=0.004, num_images=359, noise_levels=levels)
