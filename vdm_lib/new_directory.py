@@ -39,7 +39,7 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
         os.replace(temporary, final)  # noqa: PTH105
     except BaseException as error:
         if isinstance(error, OSError) and error.filename in (temporary, os.fspath(temporary)):
-            error.filename, error.filename2 = os.fspath(path), None
+            error.filename = os.fspath(path)
         with suppress(OSError):
             temporary.rmtree(missing_ok=True)
         raise

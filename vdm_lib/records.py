@@ -236,7 +236,7 @@ def open_atomically(path: epath.Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         if isinstance(error, OSError) and error.errno is not None:
             # A full disk does not say which file, others name the temporary one.
-            error.filename, error.filename2 = os.fspath(path), None
+            error.filename = os.fspath(path)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
