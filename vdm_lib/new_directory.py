@@ -38,7 +38,8 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
         # etils would refuse an empty directory in its place.
         os.replace(temporary, final)  # noqa: PTH105
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename in (temporary, os.fspath(temporary)):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, temporary, os.fspath(temporary)):
+            # A full disk does not say where; the temporary name means nothing to anybody.
             error.filename = os.fspath(path)
         with suppress(OSError):
             temporary.rmtree(missing_ok=True)
