@@ -226,7 +226,8 @@ def open_atomically(path: epath.Path) -> Iterator[IO[bytes]]:
     """Open a file for writing under a temporary name; it gets its own name when the block ends without an error.
 
     Raises:
-        OSError: nothing was written; its `filename` is the path. The temporary file is removed if that is possible.
+        OSError: nothing was written; `filename` is the path unless the error names another file. The temporary file
+            is removed if that is possible.
     """
     temporary = path.parent / f"{path.name}{TEMPORARY_MARK}{os.urandom(4).hex()}"
     try:
@@ -234,8 +235,9 @@ def open_atomically(path: epath.Path) -> Iterator[IO[bytes]]:
             yield stream
         temporary.replace(path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            # A full disk does not say which file, others name the temporary one.
+        nameless = (None, temporary, os.fspath(temporary))
+        if isinstance(error, OSError) and error.errno is not None and error.filename in nameless:
+            # A full disk does not say which file; the temporary name means nothing to anybody.
             error.filename = os.fspath(path)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from beam_jobs.sources import open_source
 from beam_jobs.sources.cifar10 import CIFAR10_URL, Cifar10
 from beam_jobs.sources.digits import Digits
 from vdm_lib.data import load_split
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError, DataError
 
 FILES = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
 RECORD_BYTES = 3073
@@ -160,6 +160,6 @@ def test_sources_pickle(cifar):
     ],
 )
 def test_what_open_source_refuses(dataset, source, message):
-    with pytest.raises(DataError) as error:
+    with pytest.raises(ConfigError) as error:
         open_source(dataset, source)
     assert message in str(error.value)
