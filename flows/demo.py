@@ -9,21 +9,27 @@
 import argparse
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 
+from flows.watch import watch
 from vdm_lib.errors import VdmError
 
 ROOT = Path("demo-flows")
 _PIDS = "pids.json"
 _START_S = 300.0
+# A job that compiles sees the request to stop after that.
+_STOP_S = 120.0
 # Python warns of a child that is forgotten while it runs.
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -35,9 +41,17 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4200, help="of the server, on loopback (default 4200)")
     args = parser.parse_args()
     try:
-        stop(ROOT) if args.action == "stop" else start(ROOT, args.port)
+        if args.action == "start":
+            start(ROOT, args.port)
+        else:
+            print("server and worker have ended" if stop(ROOT) else "no server and no worker is running")
     except VdmError as error:
         sys.exit(f"demo-flows: {error}")
+    except httpx.HTTPError as error:
+        sys.exit(f"demo-flows: the server does not answer any more ({type(error).__name__}): see {ROOT}/server.log")
+    except KeyboardInterrupt:
+        print("\ndemo-flows: server, worker and run go on: `make demo-flows-stop` ends them", file=sys.stderr)
+        sys.exit(130)
 
 
 def start(root: Path, port: int) -> None:
@@ -46,7 +60,10 @@ def start(root: Path, port: int) -> None:
     Raises:
       VdmError: the port is in use, the server does not start, or the run failed.
     """
-    stop(root)
+    if stop(root):
+        print("the server and the worker of the demo before have ended", flush=True)
+    # Before anything is deleted.
+    refuse_port_in_use(port)
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     url = f"http://127.0.0.1:{port}"
@@ -59,21 +76,27 @@ def start(root: Path, port: int) -> None:
         "experiment": "digits", "data": str(place / "data"), "workdir": str(place / "runs" / "digits"),
         "registry": str(place / "registry"),
     }  # fmt: skip
-    words = ["deployment", "run", "vdm-pipeline/vdm-pipeline", "--params", json.dumps(parameters), "--watch"]
-    print(f"$ prefect {' '.join(words)}\nSee it at {url}/v2/runs; it takes about 5 minutes.", flush=True)
-    failed = subprocess.run([sys.executable, "-m", "prefect", *words], env=environment, check=False).returncode
-    how = "failed" if failed else "is done"
+    words = ["deployment", "run", "vdm-pipeline/vdm-pipeline", "--params", json.dumps(parameters)]
+    print(f"$ prefect {shlex.join(words)}\nSee it at {url}/v2/runs; it takes 5 to 10 minutes.", flush=True)
+    state = watch(f"{url}/api/", _start_run(environment, words), lambda line: print(line, flush=True))
+    done = state == "COMPLETED"
+    how = "is done" if done else f"ended as {state}"
     print(f"\nThe run {how}: {url}/v2/runs, artifacts at {url}/v2/artifacts. `make demo-flows-stop` ends the server.")
-    if failed:
+    if not done:
         raise VdmError(f"the run did not complete; the worker's log is {root}/worker.log")
 
 
-def start_server(root: Path, port: int) -> dict[str, str]:
-    """Start a server with its database below root, and return the environment of its clients.
+def _start_run(environment: dict[str, str], words: list[str]) -> str:
+    command = [sys.executable, "-m", "prefect", *words]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    found = re.search(r"UUID: (\S+)", done.stdout)
+    if done.returncode or found is None:
+        raise VdmError(f"the run was not created: {done.stdout.strip()}")
+    return found[1]
 
-    Raises:
-      VdmError: the port is in use, or the server does not answer in time.
-    """
+
+def refuse_port_in_use(port: int) -> None:
+    """Raise VdmError if another program listens on this port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -82,6 +105,15 @@ def start_server(root: Path, port: int) -> dict[str, str]:
             raise VdmError(
                 f"port {port} of this machine is in use: give another --port (make demo-flows PORT=4300)"
             ) from None
+
+
+def start_server(root: Path, port: int) -> dict[str, str]:
+    """Start a server with its database below root, and return the environment of its clients.
+
+    Raises:
+      VdmError: the port is in use, or the server does not answer in time.
+    """
+    refuse_port_in_use(port)
     environment = {
         **os.environ,
         "PREFECT_HOME": str((root / "prefect").absolute()),
@@ -111,21 +143,26 @@ def start_worker(root: Path, environment: dict[str, str]) -> None:
     _start(root, "worker", environment, ["worker", "start", "--pool", "vdm", "--type", "process"])
 
 
-def stop(root: Path) -> None:
-    """End the server and the worker that `start` left, by their process ids."""
+def stop(root: Path) -> bool:
+    """End the server and the worker that `start` left and wait for their jobs; say whether there were any.
+
+    The jobs of a worker that ends are asked to stop by the kernel, and save their state.
+    """
     path = root / _PIDS
     if not path.exists():
-        return
+        return False
     pids = [pid for pid in json.loads(path.read_text()).values() if _is_ours(pid)]
     # The worker first: it stops the runs that it has started.
     for pid in reversed(pids):
         os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 60.0
-    while any(_is_ours(pid) for pid in pids) and time.monotonic() < deadline:
+    deadline = time.monotonic() + _STOP_S
+    while (left := _processes_of(root)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    for pid in filter(_is_ours, pids):
-        os.killpg(pid, signal.SIGKILL)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     path.unlink()
+    return bool(pids)
 
 
 def _start(root: Path, name: str, environment: dict[str, str], words: list[str]) -> subprocess.Popen[bytes]:
@@ -150,12 +187,22 @@ def _run(root: Path, environment: dict[str, str], *argv: str) -> None:
 
 def _is_ours(pid: int) -> bool:
     """Say whether a process is one of Prefect's: its number may belong to another one by now."""
-    for child in _started:
-        child.poll()
     try:
         return b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def _processes_of(root: Path) -> list[int]:
+    """Return the processes that the server and the worker of this directory are, and those that they have started."""
+    for child in _started:
+        child.poll()
+    wanted, found = f"PREFECT_HOME={(root / 'prefect').absolute()}".encode(), []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted in (each / "environ").read_bytes().split(b"\0") and int(each.name) != os.getpid():
+                found.append(int(each.name))
+    return found
 
 
 if __name__ == "__main__":

@@ -53,6 +53,14 @@ def deploy(notify: str | None = None) -> None:
             _prefect("--no-prompt", "deploy", "--all")
             for name in upsert_automations(client, block_id):
                 print(f"automation {name}", flush=True)
+        if notify is None:
+            print(
+                "nobody is told of failures and regressions: `make deploy NOTIFY=TYPE/NAME` names a block", flush=True
+            )
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.UNAUTHORIZED:
+            raise
+        raise ConfigError(f"the server {url} wants a password: set PREFECT_API_AUTH_STRING=USER:PASSWORD") from None
     except httpx.TransportError as error:
         raise VdmError(
             f"the server {url} does not answer ({type(error).__name__}): start it, or mend the address"

@@ -42,6 +42,7 @@ class TpuSlice:
         max_cost_usd: the same by pipelines/planning/accelerator_prices.toml.
         network, subnetwork, service_account: the project's own by default.
         internal_ips: no external addresses.
+        shared_dir: a disk that every worker mounts; run and data may be below it instead of on gs://.
     """
 
     accelerator: str
@@ -56,6 +57,7 @@ class TpuSlice:
     subnetwork: str | None = None
     service_account: str | None = None
     internal_ips: bool = False
+    shared_dir: str | None = None
 
     def request(self, workdir: str) -> TpuRequest:
         """Return the request for a run directory; raises ConfigError for what Google Cloud would refuse."""
@@ -66,6 +68,7 @@ class TpuSlice:
             workdir=workdir,
             provisioning=choose_provisioning(self.spot, self.reserved),
             wait_hours=self.wait_hours,
+            shared_dir=self.shared_dir,
         )
 
     def flags(self) -> list[str]:
@@ -74,6 +77,7 @@ class TpuSlice:
             "--accelerator": self.accelerator, "--zones": self.zones, "--project": self.project,
             "--wait": self.wait_hours, "--max-hours": self.max_hours, "--max-cost": self.max_cost_usd,
             "--network": self.network, "--subnetwork": self.subnetwork, "--service-account": self.service_account,
+            "--shared-dir": self.shared_dir,
         }  # fmt: skip
         given = [f"{flag}={value}" for flag, value in values.items() if value is not None]
         switches = {"--spot": self.spot, "--reserved": self.reserved, "--internal-ips": self.internal_ips}

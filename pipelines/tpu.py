@@ -128,6 +128,8 @@ def _launch(args: argparse.Namespace) -> Any:
         dry_run=print if args.dry_run else None, say=(lambda _: None) if args.dry_run else _say,
         patience=None if args.dry_run else Patience(poll_s=args.poll),
     )  # fmt: skip
+    if args.dry_run:
+        _say("nothing is called or built; HASH stands for the hash of wheel and lock, which a real run makes first")
     if args.action == "up":
         pod.bring_up()
         return None if args.dry_run else TpuList(tuple(pod.lease.api.find_all(pod.lease.zone or "-")))

@@ -16,6 +16,8 @@ from pipelines.launch.errors import LaunchError
 
 _ROOT = Path(__file__).parents[2]
 LOCK = "requirements-tpu.lock"
+# What a dry run shows: HASH is known when wheel and lock are there.
+UNBUILT = Path("dist/vdm-HASH")
 _BUILD_TIMEOUT_S = 300
 
 
@@ -25,13 +27,7 @@ def build(root: Path = _ROOT) -> Path:
     Raises:
       LaunchError: there is no checkout or no lock, or the package does not build.
     """
-    if not (root / "pyproject.toml").is_file():
-        raise LaunchError(f"{root} is no checkout of the project, whose wheel is sent to the workers: launch from one")
-    lock = root / LOCK
-    if not lock.is_file():
-        raise LaunchError(f"{lock} is missing: make it with `make lock`")
-    if importlib.util.find_spec("hatchling") is None:
-        raise LaunchError("the wheel is built with hatchling, which is missing: pip install 'hatchling>=1.27'")
+    lock = check(root)
     dist = root / "dist"
     dist.mkdir(exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=dist, prefix="building-"))
@@ -49,6 +45,22 @@ def build(root: Path = _ROOT) -> Path:
         raise LaunchError(f"building the package in {root} took longer than {_BUILD_TIMEOUT_S} s") from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def check(root: Path = _ROOT) -> Path:
+    """Check what can be checked without building, and return the lock that is sent.
+
+    Raises:
+      LaunchError: there is no checkout or no lock, or hatchling is missing.
+    """
+    if not (root / "pyproject.toml").is_file():
+        raise LaunchError(f"{root} is no checkout of the project, whose wheel is sent to the workers: launch from one")
+    lock = root / LOCK
+    if not lock.is_file():
+        raise LaunchError(f"{lock} is missing: make it with `make lock`")
+    if importlib.util.find_spec("hatchling") is None:
+        raise LaunchError("the wheel is built with hatchling, which is missing: pip install 'hatchling>=1.27'")
+    return lock
 
 
 def _stage(files: list[Path], dist: Path) -> Path:

@@ -12,7 +12,7 @@ from pipelines.launch.crew import Crew, WorkerState, command_hash
 from pipelines.launch.errors import CallError, LaunchError
 from pipelines.launch.gcloud import Gcloud
 from pipelines.launch.job import EXIT_STOPPED, Job
-from pipelines.launch.package import build
+from pipelines.launch.package import UNBUILT, build, check
 from pipelines.launch.rehearsal import Rehearsal
 from pipelines.launch.remote import GcloudRemote
 from pipelines.launch.signals import undisturbed
@@ -21,6 +21,7 @@ from pipelines.launch.tpu_lease import TpuLease
 from pipelines.launch.tpu_request import RUN_LABEL, TpuRequest
 from pipelines.launch.verdict import Judgement, Verdict
 from pipelines.launch.watch import Patience, watch
+from pipelines.launch.worker import VENV_PYTHON
 from pipelines.planning import prices
 
 _LAST_LINES = 15
@@ -78,7 +79,9 @@ def make_pod(
         gcloud = Gcloud()
     api = TpuApi(gcloud, request.project, say, patience.poll_s)
     api.check_login()
-    package = build()
+    if dry_run:
+        check()
+    package = UNBUILT if dry_run else build()
     return TpuPod(TpuLease(api, request, budget), gcloud, package, say, patience, keep)
 
 
@@ -123,8 +126,8 @@ class TpuPod:
         Raises:
           LaunchError: no slice could be had, it was lost too often or deleted by somebody, or could not be deleted.
         """
-        # The python that runs this program is not the one on the workers; worker.py knows theirs by this word.
-        job = replace(job, argv=tuple("PYTHON" if word == sys.executable else word for word in job.argv))
+        # The python that runs this program is not the one on the workers, which is that of the package.
+        job = replace(job, argv=tuple(VENV_PYTHON if word == sys.executable else word for word in job.argv))
         try:
             return self._until_over(job, on_line)
         except BaseException:

@@ -30,6 +30,8 @@ LOG_CHUNK_BYTES = 60_000
 RUNS = Path.home() / ".vdm-runs"
 HERE = Path(__file__).resolve().parent
 VENV = HERE / "venv"
+# As the commands that are sent name the python of that environment.
+VENV_PYTHON = "venv/bin/python"
 
 
 def settle():
@@ -126,7 +128,7 @@ def supervise(directory):
 
     # A machine that shuts down signals every process. The program must get that once: a second one ends it unsaved.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    argv = [str(VENV / "bin" / "python") if word == "PYTHON" else word for word in settings["argv"]]
+    argv = [str(HERE / word) if word == VENV_PYTHON else word for word in settings["argv"]]
     try:
         child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, env={**os.environ, **settings["environment"]},

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.events.schemas.automations import AutomationCore
 
 from flows import demo
-from flows.deploy import deploy
+from flows.deploy import _AUTOMATIONS, deploy, read_automation
 from pipelines.launch.local import _marked, _parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -72,6 +74,12 @@ def until(condition: Callable[[], Any], limit_s: float = 600.0) -> Any:
     return value
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def listener() -> Iterator[tuple[int, list[str]]]:
     """A web hook on loopback and what it was told."""
@@ -103,10 +111,7 @@ def server(
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     root = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = demo.start_server(root, port)
+    environment = demo.start_server(root, free_port())
     url = environment["PREFECT_API_URL"]
     try:
         with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: root / "prefect"}):
@@ -136,6 +141,34 @@ def worker(server: Server) -> Server:
         ).raise_for_status()
     demo.start_worker(server.root, server.environment)
     return server
+
+
+def test_a_server_with_a_password_serves_deploy_and_worker_that_have_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "admin:planted")
+    environment = demo.start_server(tmp_path, free_port())
+    url = environment["PREFECT_API_URL"]
+    words = [sys.executable, "-m", "flows.deploy"]
+    try:
+        assert httpx.post(f"{url}/flow_runs/filter", json={}, timeout=60).status_code == 401
+        refused = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1].startswith("deploy: "), refused.stderr
+        assert "PREFECT_API_AUTH_STRING" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        environment["PREFECT_API_AUTH_STRING"] = "admin:planted"
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        demo.start_worker(tmp_path, environment)
+        with httpx.Client(base_url=url, auth=("admin", "planted"), timeout=60) as client:
+            found = client.get("/deployments/name/vdm-eval/vdm-eval").raise_for_status().json()
+            body = {"parameters": {"runs": str(tmp_path / "no-runs")}}
+            run = client.post(f"/deployments/{found['id']}/create_flow_run", json=body).raise_for_status().json()
+            until(lambda: client.get(f"/flow_runs/{run['id']}").json()["state"]["type"] in FINAL)
+            assert client.get(f"/flow_runs/{run['id']}").json()["state"]["name"] == "Skipped"
+        for name in ("server.log", "worker.log"):
+            assert "admin:planted" not in (tmp_path / name).read_text()
+    finally:
+        demo.stop(tmp_path)
 
 
 def test_a_scheduled_run_appears_and_deploying_twice_makes_nothing_double(server):
@@ -184,21 +217,50 @@ def test_a_training_by_its_bare_name_is_evaluated_by_event_and_its_artifacts_are
     assert {"progress", "workdir", "tensorboard", "bpd", "report", "samples"} <= kinds
 
 
-def test_an_event_with_a_strange_payload_is_a_failed_run_that_says_what_is_missing(worker):
+def emit(server: Server, name: str, resource: str, payload: dict[str, Any]) -> None:
     event = {
-        "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "event": "vdm.checkpoint.committed",
-        "resource": {"prefect.resource.id": "vdm.run.strange"},
-        "payload": {"something": ["else"]},
-        "id": "00000000-0000-4000-8000-00000000abcd",
-    }
-    httpx.post(f"{worker.url}/api/events", json=[event], timeout=60).raise_for_status()
+        "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": name,
+        "resource": {"prefect.resource.id": resource}, "payload": payload, "id": str(uuid.uuid4()),
+    }  # fmt: skip
+    httpx.post(f"{server.url}/api/events", json=[event], timeout=60).raise_for_status()
+
+
+def test_an_event_with_a_strange_payload_is_a_failed_run_that_says_what_is_missing(worker):
+    emit(worker, "vdm.checkpoint.committed", "vdm.run.strange", {"something": ["else"]})
     run = until(lambda: [run for run in worker.runs("vdm-eval") if run["parameters"].get("workdir") == ""])[0]
     state = until(lambda: (s := worker.run(run["id"])["state"])["type"] in FINAL and s)
     assert state["type"] == "FAILED"
     assert "workdir is empty" in state["message"]
     # Whoever is to be told of failures is told.
     until(lambda: any("workdir is empty" in text for text in worker.told))
+
+
+def test_a_regression_is_told_to_whoever_is_to_be_told(server):
+    emit(server, "vdm.eval.regressed", "vdm.run.worse", {"workdir": "runs/worse", "text": "step 9 is worse by 0.3"})
+    until(lambda: any("runs/worse: step 9 is worse by 0.3" in text for text in server.told), 60)
+
+
+def test_a_run_whose_heartbeat_stops_is_marked_as_crashed(server):
+    """The shipped automation with a shorter time: its process and its worker are gone, as after a power cut."""
+    zombies = read_automation(_AUTOMATIONS / "zombies.yaml", None)
+    assert isinstance(zombies, AutomationCore)
+    quick = zombies.model_dump(mode="json") | {"name": "quick-zombies"}
+    quick["trigger"]["within"] = 10
+    made = server.post("/automations/", quick)
+    (deployment,) = server.post("/deployments/filter", {"deployments": {"name": {"any_": ["vdm-export"]}}})
+    flow = {"name": "dead", "flow_id": deployment["flow_id"], "state": {"type": "RUNNING"}}
+    dead, alive = (server.post("/flow_runs/", {**flow, "name": name})["id"] for name in ("dead", "alive"))
+    for run_id in (dead, alive):
+        emit(server, "prefect.flow-run.heartbeat", f"prefect.flow-run.{run_id}", {})
+
+    def crashed() -> bool:
+        emit(server, "prefect.flow-run.heartbeat", f"prefect.flow-run.{alive}", {})
+        return server.run(dead)["state"]["type"] == "CRASHED"
+
+    until(crashed, 120)
+    assert "no heartbeat" in server.run(dead)["state"]["message"]
+    assert server.run(alive)["state"]["type"] == "RUNNING"
+    httpx.delete(f"{server.url}/api/automations/{made['id']}", timeout=60).raise_for_status()
 
 
 def start_long_training(worker: Server, name: str) -> tuple[str, int, Path]:

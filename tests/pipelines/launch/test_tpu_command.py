@@ -20,9 +20,12 @@ SLICE = ["--accelerator", "v4-16", "--zones", "us-central1-a", "--workdir", "gs:
 
 def test_a_dry_run_prints_every_command_and_calls_none(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))  # neither gcloud nor ssh
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("something was started"))
     words = ["tpu", "run", "debug", "train.steps=8", "--data", "gs://b/digits", *SLICE, "--spot", "--dry-run"]
     assert command.main(words) == 0
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert "nothing is called or built; HASH" in captured.err
+    lines = captured.out.splitlines()
     assert all(line.startswith("gcloud ") for line in lines)
     verbs = [line.split()[4] for line in lines[1:]]
     assert verbs == ["describe"] * 2 + ["create"] + ["scp"] * 2 + ["ssh"] * 6 + ["delete"] * 2
@@ -30,7 +33,7 @@ def test_a_dry_run_prints_every_command_and_calls_none(capsys, monkeypatch, tmp_
     for flag in ("queued-resources", "--accelerator-type=v4-16", "--runtime-version=tpu-ubuntu2204-base", "--spot"):
         assert flag in create
     assert "vdm-run=" in create
-    assert "PYTHON -m pipelines.command train debug train.steps=8 --data gs://b/digits" in "\n".join(lines)
+    assert " -- venv/bin/python -m pipelines.command train debug train.steps=8 --data gs://b/digits" in "\n".join(lines)
 
 
 @pytest.mark.parametrize(
