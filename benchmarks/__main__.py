@@ -5,7 +5,7 @@ import sys
 
 from benchmarks.figures import Figure
 
-NAMES = ("startup", "data", "train", "evaluate", "export")
+NAMES = ("startup", "data", "train", "evaluate", "export", "flows")
 
 
 def row(figure: Figure) -> str:

@@ -34,6 +34,10 @@ def run(
         VdmError: the bundle does not verify, or the gate refuses it; the message says why.
     """
     who = who or _user()
+    with storage_errors(registry):
+        # Said before the bundle is verified, which takes its time.
+        if epath.Path(registry).exists() and not epath.Path(registry).is_dir():
+            raise VdmError(f"{registry} is a file: a registry is a directory, give another --registry")
     known = name is not None and "/" not in bundle and Model(registry, name).has(bundle)
     place = str(Model(registry, name).directory(bundle)) if known and name else bundle
     with fetched(place) as directory:

@@ -4,8 +4,9 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TextIO
 
 import configs
 from pipelines.launch.crew import Crew, WorkerState
@@ -134,7 +135,7 @@ def _launch(args: argparse.Namespace) -> Any:
         pod.bring_up()
         return None if args.dry_run else TpuList(tuple(pod.lease.api.find_all(pod.lease.zone or "-")))
     job = train_job(args.config, args.overrides, args.data, args.workdir)
-    show: Callable[[str], None] = (lambda line: print(line, file=sys.stderr, flush=True)) if args.json else _print
+    show: Callable[[str], None] = (lambda line: _print(line, sys.stderr)) if args.json else _print
     try:
         code = pod.run(job, show)
     except KeyboardInterrupt:
@@ -209,8 +210,10 @@ def _reap(api: TpuApi, everything: bool, dry_run: bool) -> TpuList:
 
 
 def _say(line: str) -> None:
-    print(f"vdm tpu: {line}", file=sys.stderr, flush=True)
+    _print(f"vdm tpu: {line}", sys.stderr)
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
+def _print(line: str, stream: TextIO | None = None) -> None:
+    # Whoever reads may have been killed, such as a flow: the slice must be given back all the same.
+    with suppress(BrokenPipeError):
+        print(line, file=stream or sys.stdout, flush=True)

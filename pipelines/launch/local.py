@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +77,18 @@ class LocalProcess:
             raise LaunchError(f"cannot start {job.argv[0]}: {error}") from error
         assert process.stdout is not None
         try:
-            with process.stdout as lines:
-                for line in lines:
-                    on_line(line.rstrip("\n"))
+            for line in process.stdout:
+                on_line(line.rstrip("\n"))
             return process.wait()
         except BaseException:
+            # What it says while it stops is read, or it would wait for a reader, or end because there is none.
+            drain = threading.Thread(target=deque, args=(process.stdout, 0), daemon=True)
+            drain.start()
             stop_group(process, self.grace_s)
+            drain.join(_DYING_S)
             raise
+        finally:
+            process.stdout.close()
 
 
 def stop_group(process: subprocess.Popen[str], grace_s: float) -> None:
