@@ -59,6 +59,8 @@ def run_on_two_workers_of_a_pool(source: NotedDigits, out: str, address: str) ->
     options = PipelineOptions(["--direct_num_workers=2"])
     with beam.Pipeline(FnApiRunner(ExternalEnvironment(address)), options) as pipeline:
         build(pipeline, make_plan(source, out))
+    for path in Path(out).glob("*.tmp-digests"):  # as `prepare` does after the commit
+        path.unlink()
 
 
 def main(notes: str, out: str, *flags: str) -> None:
