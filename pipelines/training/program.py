@@ -1,5 +1,7 @@
 """The compiled training step: made once, ahead of time, with what it costs."""
 
+import contextlib
+import ctypes
 import dataclasses
 import time
 from collections.abc import Callable
@@ -68,6 +70,7 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
     compiled = jitted.lower(state, inputs, wishes).compile()
     seconds = time.monotonic() - started
+    _return_freed_memory()
     if config.model.remat:
         without = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
         images = jax.eval_shape(feed.images, inputs)
@@ -79,6 +82,12 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
         leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state)
     )
     return Program(compiled, seconds, peak_bytes(compiled), state_bytes, flops)
+
+
+def _return_freed_memory() -> None:
+    """Give back to the system what the compiler has freed, which glibc keeps: 0.6 GiB for cifar10."""
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _size(shape: tuple[int, ...]) -> int:
