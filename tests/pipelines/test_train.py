@@ -186,3 +186,20 @@ def test_a_signal_saves_and_exits_75(digits_dir, tmp_path):
     with Checkpoints(str(tmp_path)) as checkpoints:
         (*_, last) = checkpoints.steps()
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == last
+
+
+def test_the_clock_asks_for_checkpoints_too(digits_dir, tmp_path):
+    changes = {"train.steps": 3, "train.checkpoint_every": 1000, "train.checkpoint_minutes": 1e-9}
+    pipelines.train.run(configs.load("debug", changes), digits_dir, str(tmp_path))
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        assert checkpoints.steps() == [1, 2, 3]
+
+
+def test_the_best_measured_checkpoint_outlives_newer_ones(run, digits_dir, tmp_path):
+    changes = {"train.steps": 3, "train.checkpoint_every": 3, "train.keep_checkpoints": 1}
+    pipelines.train.run(configs.load("debug", changes), digits_dir, str(tmp_path))
+    pipelines.evaluate.run(str(tmp_path), digits_dir, step="3")
+    pipelines.train.run(configs.load("debug", changes | {"train.steps": 9}), digits_dir, str(tmp_path))
+    with Checkpoints(str(tmp_path)) as checkpoints:
+        # Of 6 there is no report, and 9 is the newest.
+        assert checkpoints.steps() == [3, 9]
