@@ -29,8 +29,6 @@ class Rehearsal:
         command = shlex.join(["gcloud", *words])
         if command not in self._shown:
             self._shown.add(command)
-            if " start " in command and "PYTHON" in command:
-                self.show("# PYTHON: the worker puts the python of its own environment in its place")
             self.show(command)
         if "describe" in words:
             return self._describe(words)

@@ -64,8 +64,9 @@ def test_times_follow_the_density(knots):
 @settings(max_examples=40, deadline=None)
 def test_weights_make_every_density_unbiased(knots, power):
     density = normalised(knots)
-    times = density.times((np.arange(4000) + 0.5) / 4000).astype(np.float64)
-    assert np.mean(times**power / density.at(times)) == pytest.approx(1.0 / (power + 1), rel=2e-3)
+    # Positions close enough for the midpoint rule where the density rises a hundredfold between two knots.
+    times = density.times((np.arange(40_000) + 0.5) / 40_000).astype(np.float64)
+    assert np.mean(times**power / density.at(times)) == pytest.approx(1.0 / (power + 1), rel=1e-3)
 
 
 def test_without_knots_times_are_uniform():
