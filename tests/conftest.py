@@ -1,6 +1,7 @@
 """Fixtures that several rooms share, and what all test processes share."""
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ _COMPILATION_CACHE = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the directory before anything imports jax."""
+    """Name the directory before anything imports jax, and let Ctrl-C reach tests that a shell runs behind itself."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(_COMPILATION_CACHE, JAX_COMPILATION_CACHE_DIR=str(config.cache.mkdir("jax")))
 
 
