@@ -12,7 +12,7 @@ from prefect.logging import get_logger
 from flows.job import run_key, vdm
 from flows.redaction import redact
 from pipelines.launch.job import Job, Launcher
-from pipelines.launch.local import LocalProcess, stop_marked
+from pipelines.launch.local import SAVING_S, LocalProcess, stop_marked
 from pipelines.launch.ssh_hosts import SshHosts
 from pipelines.launch.tpu_request import TpuRequest, choose_provisioning
 from pipelines.launch.watch import Patience
@@ -23,7 +23,7 @@ Kind = Literal["local", "ssh", "tpu"]
 
 # A slice is given back only after the program has saved its state and Google has deleted it.
 _TPU_GRACE_S = 1800.0
-# Of the 30 s that Prefect gives a cancelled run.
+# Of the 30 s that Prefect gives a cancelled run; the hook after it has more.
 _SSH_GRACE_S = 20.0
 
 
@@ -98,9 +98,9 @@ class SshPlace:
     python: str = "python3"
     coordinator: str | None = None
 
-    def launcher(self, say: Any) -> SshHosts:
-        """Return what runs a job there."""
-        patience = Patience(poll_s=2.0, grace_s=_SSH_GRACE_S)
+    def launcher(self, say: Any, grace_s: float = _SSH_GRACE_S) -> SshHosts:
+        """Return what runs a job there; grace_s is from SIGTERM to SIGKILL."""
+        patience = Patience(poll_s=2.0, grace_s=grace_s)
         return SshHosts(tuple(self.hosts), self.python, self.coordinator, say=say, patience=patience)
 
 
@@ -163,12 +163,12 @@ def stop_leftovers(flow: Any, flow_run: FlowRun, state: Any) -> None:
     log = get_logger("vdm")
     given: Mapping[str, Any] = flow_run.parameters or {}
     kind = given.get("launcher", "local")
-    stopped = stop_marked(str(flow_run.id), grace_s=_TPU_GRACE_S if kind == "tpu" else _SSH_GRACE_S)
+    stopped = stop_marked(str(flow_run.id), grace_s=_TPU_GRACE_S if kind == "tpu" else SAVING_S)
     if stopped:
         log.warning("stopped %d processes of flow run %s", len(stopped), flow_run.id)
     workdir = given.get("workdir") or f"runs/{given.get('experiment')}"
     if kind == "ssh" and given.get("ssh"):
-        for worker in SshPlace(**given["ssh"]).launcher(log.info).stop(workdir):
+        for worker in SshPlace(**given["ssh"]).launcher(log.info, SAVING_S).stop(workdir):
             log.warning("%s", worker)
     if kind == "tpu" and given.get("tpu"):
         give_back(TpuSlice(**given["tpu"]), workdir, log)

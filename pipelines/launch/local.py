@@ -37,6 +37,9 @@ _PARENT_VARIABLE = "VDM_JOB_PARENT"
 # A process that was killed is seen until the kernel has taken it down; one that waits for a disk, for longer.
 _DYING_S = 5.0
 
+SAVING_S = 300.0
+"""What a job is given to save its state once it has been asked to stop."""
+
 KEY_VARIABLE = "VDM_JOB_KEY"
 """Marks the processes of a job, so that `stop_marked` finds them without a file that could be stale."""
 
@@ -47,11 +50,12 @@ class LocalProcess:
 
     Attributes:
         key: mark of the job's processes, such as the id of the flow run; empty marks nothing.
-        grace_s: seconds between SIGTERM and SIGKILL; Prefect gives a cancelled flow 30 s altogether.
+        grace_s: seconds between SIGTERM and SIGKILL. A checkpoint must fit in, on a slow disk too. Prefect kills a
+            cancelled flow after 30 s; the job goes on saving then, and the flow's hook waits for it.
     """
 
     key: str = ""
-    grace_s: float = 20.0
+    grace_s: float = SAVING_S
 
     def run(self, job: Job, on_line: Callable[[str], None]) -> int:
         """Run the job and return its exit code; whatever ends the wait early stops the job.
@@ -103,12 +107,12 @@ def stop_group(process: subprocess.Popen[str], grace_s: float) -> None:
         process.wait()
 
 
-def stop_marked(key: str, grace_s: float = 20.0) -> list[int]:
+def stop_marked(key: str, grace_s: float = SAVING_S) -> list[int]:
     """End every process of this machine that a job with this key has left, and return their ids.
 
     SIGTERM goes to the jobs themselves, not to what they have started: a job may need its own children to end in good
-    order, as `vdm tpu run` needs gcloud to delete its slice. A job whose launcher was killed has it from the kernel: a
-    second one would end it before its state is saved. After grace_s SIGKILL goes to all that is left.
+    order, as `vdm tpu run` needs gcloud to delete its slice. A job whose launcher is gone has it from that launcher or
+    from the kernel: a second one would end it before its state is saved. After grace_s SIGKILL goes to what is left.
 
     Does nothing where there is none, or where /proc is not: then the kernel has no death signal either, and the
     user sees the job with `ps`.

@@ -144,6 +144,38 @@ LocalProcess(key="saving").run(Job(({sys.executable!r}, "-c", {code!r})), lambda
     assert mark.exists()
 
 
+def test_a_job_that_was_asked_goes_on_saving_when_its_launcher_is_killed(tmp_path):
+    """As a cancelled flow is after 30 s: neither the kernel nor the hook asks a second time."""
+    asked, mark = tmp_path / "asked", tmp_path / "saved"
+    code = f"""
+from pathlib import Path
+from pipelines.stop import stop_on_signal
+import time
+with stop_on_signal() as stop:
+    print("ready")
+    while not stop.requested:
+        time.sleep(0.02)
+    Path({str(asked)!r}).touch()
+    time.sleep(1)
+    Path({str(mark)!r}).touch()
+"""
+    script = f"""
+import signal
+from pipelines.launch.job import Job
+from pipelines.launch.local import LocalProcess
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+LocalProcess(key="cancelled").run(Job(({sys.executable!r}, "-c", {code!r})), lambda line: print(line, flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    with parent, parent.stdout as lines:
+        assert lines.readline() == "ready\n"
+        parent.terminate()
+        until(asked.exists)
+        parent.kill()
+    assert len(stop_marked("cancelled")) == 1
+    assert mark.exists()
+
+
 def test_keys_of_others_are_left_alone():
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"VDM_JOB_KEY": "mine-too"})
     with other:

@@ -45,7 +45,7 @@ def test_a_job_ends_its_own_children():
 
 
 def test_the_hook_ends_the_job_of_its_run_and_no_other(monkeypatch):
-    monkeypatch.setattr("flows.places._SSH_GRACE_S", 0.5)
+    monkeypatch.setattr("flows.places.SAVING_S", 0.5)
     with start(HOLDS_OUT, "run-1") as mine, start(SAVES_AND_STOPS, "run-2") as other:
         run = SimpleNamespace(id="run-1", parameters={"experiment": "debug"})
         stop_leftovers(None, run, None)
