@@ -16,6 +16,7 @@ from vdm_lib.records import Manifest, ShardInfo, SplitInfo, decode_example, fram
 from vdm_lib.storage import storage_errors
 
 _REMEDY = "prepare the data again"
+_HASHERS = 2  # more take turns only: each hands the interpreter over for every image
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _load_split(directory: epath.Path, split: str) -> Split:
     done, previous = 0, -1
     digests = []
     # Hashing lets other threads run, so the images of one shard are hashed while the next is read.
-    with ThreadPoolExecutor(1) as hasher:
+    with ThreadPoolExecutor(_HASHERS) as hasher:
         for shard, path, data in _read_ahead(directory, info.shards):
             first = done
             try:
@@ -172,4 +173,4 @@ def _load_split(directory: epath.Path, split: str) -> Split:
 def _digests(images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]) -> bytes:
     """Return the digests of the images, one after the other."""
     pairs = zip(images.reshape(len(images), -1), labels.tolist(), strict=True)
-    return b"".join(image_digest(image.tobytes(), label) for image, label in pairs)
+    return b"".join(image_digest(image, label) for image, label in pairs)
