@@ -173,4 +173,4 @@ def _load_split(directory: epath.Path, split: str) -> Split:
 def _digests(images: UInt8[np.ndarray, "n h w c"], labels: Int64[np.ndarray, " n"]) -> bytes:
     """Return the digests of the images, one after the other."""
     pairs = zip(images.reshape(len(images), -1), labels.tolist(), strict=True)
-    return b"".join(image_digest(image, label) for image, label in pairs)
+    return b"".join(image_digest(image.data, label) for image, label in pairs)

@@ -13,9 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
-import numpy as np
 from etils import epath
-from jaxtyping import UInt8
 
 from vdm_lib.errors import DataError, RecordError
 from vdm_lib.example import Record, decode_example, encode_example
@@ -64,7 +62,7 @@ def is_shard_name(name: str) -> bool:
     return _SHARD_NAME.fullmatch(name) is not None
 
 
-def image_digest(image: bytes | UInt8[np.ndarray, "..."], label: int) -> bytes:
+def image_digest(image: bytes | memoryview, label: int) -> bytes:
     """Return SHA-256, 32 bytes, over the image's uint8 HWC bytes and the label as little-endian int64."""
     digest = hashlib.sha256(image)  # in two parts: joining them would copy every image
     digest.update(_LABEL.pack(label))
