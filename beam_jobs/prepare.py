@@ -1,9 +1,11 @@
 """One data job from start to end: claim the directory, run the pipeline, clean up what failed."""
 
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -69,31 +71,75 @@ def _remove_digests(out_dir: epath.Path, manifest: Manifest) -> None:
         list(pool.map(lambda shard: digests_path(shard).unlink(missing_ok=True), shards))
 
 
-def _claim(out_dir: epath.Path) -> bool:
-    """Make the directory ours; return whether it was there before.
+def _check_ours(out_dir: epath.Path) -> list[str]:
+    """Return the names in a directory that is empty or that a killed job left behind.
 
     Raises:
-        DataError: it is complete, holds files that are not ours, is not a directory, or cannot be written.
+        ConfigError: it is complete, holds files that are not ours, or is not a directory.
     """
-    existed = out_dir.exists()
-    if existed and not out_dir.is_dir():
-        raise DataError(f"{out_dir} is a file: choose another output directory")
-    names = _names(out_dir) if existed else []
+    if not out_dir.is_dir():
+        raise ConfigError(f"{out_dir} is a file: choose another output directory")
+    names = _names(out_dir)
     if MANIFEST_NAME in names:
-        raise DataError(f"{out_dir} already holds a complete data set: choose another directory or delete it")
+        raise ConfigError(f"{out_dir} already holds a complete data set: choose another directory or delete it")
     # Without our marker even files with the names of shards may be somebody else's.
     foreign = [name for name in names if not (MARKER_NAME in names and _is_leftover(name))]
     if foreign:
-        raise DataError(f"{out_dir} is not empty (it holds {foreign[0]}): choose an empty output directory")
+        raise ConfigError(f"{out_dir} is not empty (it holds {foreign[0]}): choose an empty output directory")
+    return names
+
+
+@contextmanager
+def _claimed(out_dir: epath.Path) -> Iterator[bool]:
+    """Make the directory ours while the block runs; yield whether it was there before.
+
+    Raises:
+        ConfigError: it is complete, holds files that are not ours, or is not a directory.
+        DataError: another job writes into it, or it cannot be written.
+    """
+    existed = out_dir.exists()
+    if existed:
+        _check_ours(out_dir)  # before anything is touched
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
-        if names:
-            _remove_leftovers(out_dir)
-        write_atomically(out_dir / MARKER_NAME, b'{"by": "vdm prepare"}\n')
     except OSError as error:
-        _abandon(out_dir, existed)
         raise _unwritable(out_dir, error) from error
-    return existed
+    with _held(out_dir):
+        names = _check_ours(out_dir)  # another job may have ended meanwhile
+        try:
+            if names:
+                _remove_leftovers(out_dir)
+            write_atomically(out_dir / MARKER_NAME, b'{"by": "vdm prepare"}\n')
+        except OSError as error:
+            _abandon(out_dir, existed)
+            raise _unwritable(out_dir, error) from error
+        yield existed
+
+
+@contextmanager
+def _held(out_dir: epath.Path) -> Iterator[None]:
+    """Let one job at a time write into a local directory; in gs:// nothing prevents two.
+
+    The system holds the lock and lets go of it when the process ends, however it ends.
+
+    Raises:
+        DataError: another job writes into it.
+    """
+    if "://" in os.fspath(out_dir):
+        yield
+        return
+    directory = os.open(out_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(directory)
+        raise DataError(f"another `vdm prepare` writes into {out_dir}: wait for it, or choose another --out") from None
+    except OSError:
+        pass  # some network file systems lock no directories
+    try:
+        yield
+    finally:
+        os.close(directory)
 
 
 def _unwritable(out_dir: epath.Path, error: OSError) -> DataError:
@@ -190,9 +236,10 @@ def prepare(
         The manifest, as it was written.
 
     Raises:
-        ConfigError: a number out of its range, or a runner or an option that Beam does not have.
-        DataError: the directory is complete or not ours, a record is bad (names split and index), or the
-            directory cannot be written (disk full, no permission).
+        ConfigError: a number out of its range, a runner or an option that Beam does not have, or a directory that is
+            complete or not ours.
+        DataError: a record is bad (names split and index), another job writes into the directory, or it cannot be
+            written (disk full, no permission).
     """
     with storage_errors(out_dir):
         directory = epath.Path(out_dir)
@@ -201,24 +248,24 @@ def prepare(
 
 
 def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str]) -> Manifest:
-    existed = _claim(directory)
-    try:
-        _run(plan, pipeline_options)
-        problems = directory / PROBLEMS_NAME
-        if problems.exists():
-            _raise_problems(plan, problems.read_text())
-        if not (directory / MANIFEST_NAME).exists():  # Dask's runner says DONE of steps that it left out
-            raise DataError("the Beam job ended without writing a manifest: its runner did not run the whole job")
-        manifest = read_manifest(directory)
-        _remove_digests(directory, manifest)
-        (directory / MARKER_NAME).unlink(missing_ok=True)
-        return manifest
-    except OSError as error:
-        _abandon(directory, existed)
-        raise _unwritable(directory, error) from error
-    except BaseException:
-        _abandon(directory, existed)
-        raise
+    with _claimed(directory) as existed:
+        try:
+            _run(plan, pipeline_options)
+            problems = directory / PROBLEMS_NAME
+            if problems.exists():
+                _raise_problems(plan, problems.read_text())
+            if not (directory / MANIFEST_NAME).exists():  # Dask's runner says DONE of steps that it left out
+                raise DataError("the Beam job ended without writing a manifest: its runner did not run the whole job")
+            manifest = read_manifest(directory)
+            _remove_digests(directory, manifest)
+            (directory / MARKER_NAME).unlink(missing_ok=True)
+            return manifest
+        except OSError as error:
+            _abandon(directory, existed)
+            raise _unwritable(directory, error) from error
+        except BaseException:
+            _abandon(directory, existed)
+            raise
 
 
 def read_statistics(data_dir: epath.PathLike) -> dict[str, Any]:

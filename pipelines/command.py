@@ -1,7 +1,7 @@
 """The `vdm` command: parses, runs the one job that is asked for, and reports in one line.
 
-Exit codes: 0 done, 1 error, 2 usage, 75 stopped on request with the state saved. Only light modules are imported
-here, so that `vdm --help` answers at once.
+Exit codes: 0 done, 1 error, 2 usage (the command must be changed), 75 stopped on request with the state saved. Only
+light modules are imported here, so that `vdm --help` answers at once.
 """
 
 import argparse
@@ -30,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vdm",
         description="Variational diffusion models: data, training, bits per dimension, samples, export.",
-        epilog="`vdm COMMAND --help` shows the options and an example.",
+        epilog="`vdm COMMAND --help` shows the options and an example. Exit codes: 0 done, 1 error, 2 wrong usage (the "
+        "command must be changed), 75 stopped on request with the state saved (run it again).",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {importlib.metadata.version('vdm-pipeline')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")

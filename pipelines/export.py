@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from pipelines.bundle.compute import flops_per_image, training_compute, training_provenance
-from pipelines.bundle.place import check_free
 from pipelines.bundle.write import write_bundle
 from pipelines.evaluation.files import check_measured, eval_path
 from pipelines.results import ExportResult
@@ -20,8 +19,10 @@ from vdm_lib.errors import ConfigError
 from vdm_lib.export.card import CardFacts, Samples
 from vdm_lib.export.functions import flatten_params
 from vdm_lib.model import VDM, count_params
+from vdm_lib.new_directory import check_new_directory
 from vdm_lib.records import read_manifest
 from vdm_lib.restore import Restored, restore_ema
+from vdm_lib.storage import storage_errors
 
 # On a CPU the picture may cost this many operations, about a minute on two cores; an accelerator draws 64 images.
 _CPU_FLOP_OF_SAMPLES = 5e12
@@ -62,7 +63,8 @@ def run(
     if onnx and importlib.util.find_spec("jax2onnx") is None:
         raise ConfigError("--onnx needs jax2onnx, which is not installed: pip install 'vdm-pipeline[onnx]'")
     say = _stages()
-    check_free(out)
+    with storage_errors(out):
+        check_new_directory(out)
     config = read_config(workdir)
     say(f"reading the checkpoint of {workdir}")
     restored = restore_ema(workdir, config, step)

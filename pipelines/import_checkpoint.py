@@ -1,7 +1,6 @@
 """The job `vdm import`: a checkpoint of google-research/vdm to a run directory, or the other way round."""
 
 import jax
-from etils import epath
 from flax.traverse_util import flatten_dict
 
 import configs
@@ -10,9 +9,9 @@ from pipelines.results import ImportResult
 from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints, Keep
 from vdm_lib.config import Config
-from vdm_lib.errors import CheckpointError, ConfigError
+from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM, count_params
-from vdm_lib.new_directory import new_directory
+from vdm_lib.new_directory import check_new_directory, new_directory
 from vdm_lib.restore import newest_step
 from vdm_lib.sharding import make_mesh, replicated
 from vdm_lib.train import init_state
@@ -27,11 +26,11 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
       config: the experiment that it was trained as; None takes the named config with the same parameters.
 
     Raises:
-      CheckpointError: a checkpoint that cannot be read or is of another architecture; a run directory in use.
-      ConfigError: no named config has these parameters, or one that clips gradients.
+      CheckpointError: a checkpoint that cannot be read or is of another architecture.
+      ConfigError: something is at `workdir` already, no named config has these parameters, or one that clips
+        gradients.
     """
-    if epath.Path(workdir).exists():
-        raise CheckpointError(f"{workdir} exists already: give a directory that is not there yet")
+    check_new_directory(workdir)
     config = config or _recognise(source)
     _check_adamw(config)
     mesh = make_mesh()
@@ -57,9 +56,11 @@ def run_reverse(workdir: str, directory: str, step: int | None = None) -> Import
       step: which checkpoint; None takes the newest.
 
     Raises:
-      CheckpointError: no such checkpoint, or a directory that exists already.
-      ConfigError: a run that clips gradients, whose optimiser state has no form in the original.
+      CheckpointError: no such checkpoint.
+      ConfigError: something is at `directory` already, or a run that clips gradients, whose optimiser state has no form
+        in the original.
     """
+    check_new_directory(directory)
     config = run_dir.read_config(workdir)
     _check_adamw(config)
     step = newest_step(workdir) if step is None else step

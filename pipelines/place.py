@@ -4,14 +4,15 @@ import os
 import tempfile
 from pathlib import Path
 
-from vdm_lib.errors import ConfigError
+from vdm_lib.errors import ConfigError, VdmError
 
 
 def check_picture(out: str) -> None:
     """Accept a name that ends in .png at a place that can be written; missing directories may be made later.
 
     Raises:
-      ConfigError: another ending, a directory, or a place that cannot be written.
+      ConfigError: another ending, or a directory.
+      VdmError: a place that cannot be written.
     """
     if not out.lower().endswith(".png"):
         raise ConfigError(f"a picture's name ends in .png, got {out!r}")
@@ -22,22 +23,8 @@ def check_picture(out: str) -> None:
     _check_writable(out)
 
 
-def check_new_directory(out: str) -> None:
-    """Accept a local directory that is absent or empty, at a place that can be written.
-
-    Raises:
-      ConfigError: it holds something, is no directory, or cannot be written.
-    """
-    if "://" in out:
-        raise ConfigError(f"a local directory is needed, not {out}")
-    path = Path(out)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{out} is there already: choose another directory or remove it")
-    _check_writable(out)
-
-
 def _check_writable(out: str) -> None:
-    """Raise ConfigError if nothing can be made in the nearest directory above `out` that exists."""
+    """Raise VdmError if nothing can be made in the nearest directory above `out` that exists."""
     place = Path(out).absolute().parent
     try:
         while not place.exists():
@@ -47,4 +34,4 @@ def _check_writable(out: str) -> None:
             pass
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConfigError(f"cannot write {out}: {place}: {reason}") from None
+        raise VdmError(f"cannot write {out}: {place}: {reason}") from None

@@ -3,16 +3,19 @@
 import jax
 import numpy as np
 from etils import epath
+from jaxtyping import UInt8
 
 from pipelines import run_dir
 from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
 from pipelines.place import check_picture
+from pipelines.progress import Progress
 from pipelines.results import SampleResult
+from vdm_lib import sampling
 from vdm_lib.errors import ConfigError
 from vdm_lib.images import grid, write_png
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
-from vdm_lib.sampling import sample
+from vdm_lib.types import Key, Latents, Params
 
 
 def run(
@@ -33,14 +36,33 @@ def run(
     check_picture(out)
     config = run_dir.read_config(workdir)
     restored = restore_ema(workdir, config, step)
-    model, key, device = VDM.from_config(config), jax.random.key(seed), one_device()
+    model, device = VDM.from_config(config), one_device()
     advice = f"draw fewer images than --num {num}"
     with out_of_memory_explained(device, lambda: advice):
-        drawn = (
-            jax.jit(lambda params, key: sample(model, params, key, num, steps)).lower(restored.params, key).compile()
-        )
-        check_program_fits(drawn, device, advice)
-        picture = grid(np.asarray(drawn(restored.params, key)), config.data.num_levels)
+        picture = grid(_draw(model, restored.params, num, steps, seed, advice), config.data.num_levels)
         epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_png(out, picture)
     return SampleResult(picture=out, num_images=num, num_steps=steps, step=restored.step)
+
+
+def _draw(model: VDM, params: Params, num: int, steps: int, seed: int, advice: str) -> UInt8[np.ndarray, "n h w c"]:
+    """Return images, drawn step by step: the user sees how far it is, and Ctrl-C does not wait for the last step."""
+
+    def begin() -> tuple[Latents, Key]:
+        return sampling.start(model, jax.random.key(seed), num)
+
+    def advance(params: Params, z: Latents, key: Key, i: jax.Array) -> Latents:
+        return sampling.denoise(model, params, z, key, i, i + 1, steps)
+
+    with Progress("vdm sample", total=steps, unit="step") as progress:
+        progress.say(f"{num:,} images of {steps:,} steps; the first step compiles")
+        step = jax.jit(advance, donate_argnums=1).lower(params, *jax.eval_shape(begin), np.int32(0)).compile()
+        check_program_fits(step, one_device(), advice)
+        z, key_steps = jax.jit(begin)()
+        progress.begin()
+        for i in range(steps):
+            z = step(params, z, key_steps, np.int32(i))
+            jax.block_until_ready(z)
+            progress.advance()
+            progress.report()
+    return np.asarray(jax.jit(lambda params, z: sampling.levels(model, params, z))(params, z))

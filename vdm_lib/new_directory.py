@@ -6,7 +6,19 @@ from contextlib import contextmanager, suppress
 
 from etils import epath
 
+from vdm_lib.errors import ConfigError
 from vdm_lib.records import TEMPORARY_MARK
+
+
+def check_new_directory(path: epath.PathLike) -> None:
+    """Accept a place for a new directory, local or gs://: nothing is there, or an empty directory.
+
+    Raises:
+      ConfigError: something is there.
+    """
+    place = epath.Path(path)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ConfigError(f"{os.fspath(path)} is there already: choose another directory or remove it")
 
 
 @contextmanager
@@ -20,8 +32,10 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
       path: absent, or an empty directory.
 
     Raises:
+      ConfigError: something is there.
       OSError: it cannot be written.
     """
+    check_new_directory(path)
     final = epath.Path(path)
     if "://" in os.fspath(path):
         try:

@@ -159,10 +159,9 @@ def write_state(directory: str, state: TrainState) -> None:
     The file `checkpoint` is written last: without it the directory holds no checkpoint.
 
     Raises:
-      CheckpointError: the directory exists already, or an optimiser that is not AdamW alone.
+      CheckpointError: an optimiser that is not AdamW alone.
+      ConfigError: something is there already.
     """
-    if epath.Path(directory).exists():
-        raise CheckpointError(f"{directory} exists already: choose another directory")
     opt_state = serialization.to_state_dict(state.opt_state)
     if set(opt_state) != {"0", "1", "2"} or "mu" not in opt_state["0"]:
         raise CheckpointError("only the state of AdamW without gradient clipping has a form in the original")

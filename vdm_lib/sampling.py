@@ -22,6 +22,37 @@ def reverse_step(
     return diffusion.p_sample(z_t, eps_hat, noise, gamma_s, gamma_t)
 
 
+def start(model: VDM, key: Key, num_images: int) -> tuple[Latents, Key]:
+    """Return pure noise z_1 of num_images images, and the key of the noise of all steps."""
+    key_1, key_steps = jax.random.split(key)
+    return jax.random.normal(key_1, (num_images, *model.data.image_shape)), key_steps
+
+
+def denoise(
+    model: VDM,
+    params: Params,
+    z: Latents,
+    key_steps: Key,
+    first: int | jax.Array,
+    stop: int | jax.Array,
+    num_steps: int,
+) -> Latents:
+    """Return z after the steps first to stop - 1 of num_steps; pieces one after the other are the whole."""
+
+    def body(i: jax.Array, z: Latents) -> Latents:
+        noise = jax.random.normal(jax.random.fold_in(key_steps, i), z.shape)
+        return reverse_step(model, params, z, noise, i, num_steps)
+
+    # A loop on the device is fine here: only the gradients of convolutions are slow inside one on CPU.
+    return jax.lax.fori_loop(first, stop, body, z)
+
+
+def levels(model: VDM, params: Params, z_0: Latents) -> UInt8[Array, "b h w c"]:
+    """Return the likeliest level of each pixel given z_0."""
+    z_0_rescaled = z_0 / diffusion.alpha(model.gamma(params, jnp.asarray(0.0)))
+    return likelihood.most_likely_levels(z_0_rescaled, model.data.num_levels).astype(jnp.uint8)
+
+
 def sample(model: VDM, params: Params, key: Key, num_images: int, num_steps: int) -> UInt8[Array, "b h w c"]:
     """Return num_images images of uint8 levels, a function of the key alone; to be called under jit.
 
@@ -30,14 +61,5 @@ def sample(model: VDM, params: Params, key: Key, num_images: int, num_steps: int
     """
     if num_images < 1 or num_steps < 1:
         raise ConfigError(f"a sample needs at least one image and one step, got {num_images} and {num_steps}")
-    key_1, key_steps = jax.random.split(key)
-    shape = (num_images, *model.data.image_shape)
-
-    def body(i: jax.Array, z: Latents) -> Latents:
-        noise = jax.random.normal(jax.random.fold_in(key_steps, i), shape)
-        return reverse_step(model, params, z, noise, i, num_steps)
-
-    # A loop on the device is fine here: only the gradients of convolutions are slow inside one on CPU.
-    z_0 = jax.lax.fori_loop(0, num_steps, body, jax.random.normal(key_1, shape))
-    z_0_rescaled = z_0 / diffusion.alpha(model.gamma(params, jnp.asarray(0.0)))
-    return likelihood.most_likely_levels(z_0_rescaled, model.data.num_levels).astype(jnp.uint8)
+    z_1, key_steps = start(model, key, num_images)
+    return levels(model, params, denoise(model, params, z_1, key_steps, 0, num_steps, num_steps))

@@ -9,22 +9,14 @@ from pathlib import Path
 from etils import epath
 
 from pipelines.bundle.check import SUMS
-from vdm_lib.errors import ConfigError, VdmError
-from vdm_lib.new_directory import new_directory
+from vdm_lib.errors import VdmError
+from vdm_lib.new_directory import check_new_directory, new_directory
 from vdm_lib.storage import storage_errors
 
 
 def is_remote(place: str) -> bool:
     """Return whether a place is in an object store."""
     return "://" in place
-
-
-def check_free(out: str) -> None:
-    """Raise ConfigError if a place for a new bundle holds something."""
-    with storage_errors(out):
-        path = epath.Path(out)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ConfigError(f"{out} is there already: choose another directory or remove it")
 
 
 @contextmanager
@@ -40,7 +32,8 @@ def staged(out: str, num_bytes: int) -> Iterator[Path]:
         VdmError: the disk is full or not writable.
         DataError: the object store refuses.
     """
-    check_free(out)
+    with storage_errors(out):
+        check_new_directory(out)
     if is_remote(out):
         with tempfile.TemporaryDirectory(prefix="vdm-bundle-") as temporary, _disk_errors(out):
             _check_space(Path(temporary), num_bytes, out)

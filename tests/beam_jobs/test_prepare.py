@@ -27,7 +27,7 @@ from beam_jobs.transforms import build
 from pipelines.prepare import run
 from tests.shared import shared_path
 from vdm_lib.data import load_split
-from vdm_lib.errors import ConfigError, DataError
+from vdm_lib.errors import ConfigError, DataError, VdmError
 from vdm_lib.records import Record, read_manifest, read_records
 
 BESIDE_THE_SHARDS = {
@@ -216,13 +216,13 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, victim):
 def test_a_file_in_the_way_of_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(DataError, match=r"is a file|cannot be written"):
+        with pytest.raises(VdmError, match=r"is a file|cannot be written"):
             prepare(Toy(), out)
 
 
 def test_a_complete_directory_is_refused_and_kept(digits_dir):
     before = contents(digits_dir)
-    with pytest.raises(DataError, match="already holds a complete data set"):
+    with pytest.raises(ConfigError, match="already holds a complete data set"):
         prepare(Digits(), digits_dir)
     assert contents(digits_dir) == before
 
@@ -234,7 +234,7 @@ def test_foreign_files_are_refused_and_kept(tmp_path, marker):
         (tmp_path / MARKER_NAME).write_text("{}")
         (tmp_path / "thesis.txt").write_text("")
     before = contents(tmp_path)
-    with pytest.raises(DataError, match=r"not empty \(it holds t"):
+    with pytest.raises(ConfigError, match=r"not empty \(it holds t"):
         prepare(Toy(), tmp_path)
     assert contents(tmp_path) == before
 
@@ -271,6 +271,10 @@ def test_a_killed_job_looks_incomplete_and_a_second_run_completes_it(digits_dir,
         assert job.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    written = contents(out)
+    with pytest.raises(DataError, match="another `vdm prepare` writes into"):
+        prepare(Digits(), out, num_shards=3)
+    assert contents(out) == written
     job.send_signal(signal.SIGKILL)
     job.wait()
     assert len(list(out.glob("*.tfrecord"))) == 2

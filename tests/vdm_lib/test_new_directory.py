@@ -6,7 +6,7 @@ import sys
 import pytest
 from etils import epath
 
-from vdm_lib.errors import DataError
+from vdm_lib.errors import ConfigError, DataError
 from vdm_lib.new_directory import new_directory
 from vdm_lib.records import open_atomically
 from vdm_lib.storage import explain
@@ -19,6 +19,14 @@ def test_a_directory_that_was_not_finished_is_not_there(tmp_path, stopped_by):
         assert not (tmp_path / "a" / "new").exists()
         raise stopped_by
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_what_is_there_already_stays(tmp_path):
+    (tmp_path / "file").write_text("a")
+    for taken in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ConfigError, match="is there already"), new_directory(taken):
+            pytest.fail("the block ran")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path):

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import configs
 from tests.shared import shared_path
 from vdm_lib import diffusion, likelihood, reference
-from vdm_lib.errors import CheckpointError
+from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.model import VDM, Noise
 from vdm_lib.sharding import make_mesh
 from vdm_lib.train import init_state
@@ -153,7 +153,8 @@ def test_what_is_missing_is_named(directory, tmp_path):
 
 
 def test_a_directory_is_not_overwritten(state, tmp_path):
-    with pytest.raises(CheckpointError, match="exists already"):
+    (tmp_path / "checkpoint").write_text("")
+    with pytest.raises(ConfigError, match="is there already"):
         reference.write_state(str(tmp_path), state)
 
 
