@@ -1,65 +1,90 @@
-"""What Prefect costs before a job is started, beyond the time until the worker looks for runs again."""
+"""What a flow costs before its job is started and speaks, and how much of that an empty flow costs too."""
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
-import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.responses import DeploymentResponse
 
 from benchmarks.figures import Figure, of_repetitions
 from flows import demo
 
-_REPEATS, _LIMIT_S = 3, 300.0
+_REPEATS, _LIMIT_S = 5, 300.0
 _PORT = 4391
-_PULLED = "All deployment steps completed successfully"
+_BAR = "at most 3 s"
 
 
 def figures() -> list[Figure]:
-    """Return seconds from a run's pick-up by the worker to the start of its job, and from its creation."""
+    """Return seconds from a run's creation and its pick-up by the worker to its job, beside an empty flow."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         try:
             environment = demo.start_server(root, _PORT)
             subprocess.run([sys.executable, "-m", "flows.deploy"], env=environment, capture_output=True, check=True)
             demo.start_worker(root, environment)
-            with httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=60) as client:
-                times = [_one_run(client, root / f"data-{i}") for i in range(_REPEATS)]
+            with SyncPrefectClient(environment["PREFECT_API_URL"]) as client:
+                ours = client.read_deployment_by_name("vdm-preprocess/vdm-preprocess")
+                empty = _deploy_empty(client, ours)
+                _one_run(client, empty, {}, 1)  # the first of a worker compiles bytecode
+                rows, empties = [], []
+                for i in range(_REPEATS):
+                    empties.append(_one_run(client, empty, {}, 1))
+                    rows.append(_one_run(client, ours.id, {"out": str(root / f"data-{i}"), "limit": 8}, 2))
+            shell = [_seconds_to_first_line(root / f"shell-{i}") for i in range(_REPEATS)]
         finally:
             demo.stop(root)
-    own, beyond, whole = zip(*times, strict=True)
-    bar = "at most 3 s"
+    polls = "worker polls every 3 s"
     return [
-        of_repetitions("vdm-preprocess: Prefect's pull steps done to start of the job", own, "s"),
-        of_repetitions("vdm-preprocess: picked up by the worker to start of the job", beyond, "s", bar=bar),
-        of_repetitions("vdm-preprocess: run created to start of the job, worker polls every 3 s", whole, "s"),
+        of_repetitions("empty flow: picked up by the worker to its first line", [e[1] for e in empties], "s"),
+        of_repetitions("vdm-preprocess: picked up by the worker to start of the job", [r[1] for r in rows], "s", _BAR),
+        of_repetitions(f"vdm-preprocess: run created to start of the job, {polls}", [r[0] for r in rows], "s"),
+        of_repetitions("vdm-preprocess: start of the job to its first line", [r[2] - r[1] for r in rows], "s"),
+        of_repetitions("vdm prepare in a shell: to its first line", shell, "s"),
     ]
 
 
-def _one_run(client: httpx.Client, out: Path) -> tuple[float, float, float]:
-    """Return the seconds until the job is started, from the end of Prefect's pull steps, pick-up and creation."""
-    found = client.get("deployments/name/vdm-preprocess/vdm-preprocess").raise_for_status().json()
-    body = {"parameters": {"out": str(out), "limit": 8}}
-    run = client.post(f"deployments/{found['id']}/create_flow_run", json=body).raise_for_status().json()
-    lines: list[dict[str, str]] = []
+def _deploy_empty(client: SyncPrefectClient, like: DeploymentResponse) -> UUID:
+    """Deploy the empty flow as another deployment is and return its id."""
+    return client.create_deployment(
+        client.create_flow_from_name("empty"), "empty", entrypoint="benchmarks.empty_flow.empty",
+        pull_steps=like.pull_steps, path=like.path, work_pool_name=like.work_pool_name,
+    )  # fmt: skip
+
+
+def _one_run(client: SyncPrefectClient, deployment: UUID, parameters: dict[str, Any], count: int) -> list[float]:
+    """Return seconds from creation to the first line of the task, then from pick-up to each of its first lines."""
+    run = client.create_flow_run_from_deployment(deployment, parameters=parameters)
+    assert run.created is not None
+    query = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
     deadline = time.monotonic() + _LIMIT_S
-    while not (first := _start_of_the_job(lines)):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no job within {_LIMIT_S:.0f} s: {lines}")
+    while True:
         time.sleep(0.2)
-        query = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"}
-        lines = client.post("logs/filter", json=query).raise_for_status().json()
-    pulled = next(line["timestamp"] for line in lines if line["message"] == _PULLED)
-    # The worker's first line: it has seen the run.
-    return _at(first) - _at(pulled), _at(first) - _at(lines[0]["timestamp"]), _at(first) - _at(run["created"])
+        lines = client.read_logs(query)
+        said = [line.timestamp for line in lines if line.task_run_id]
+        state = client.read_flow_run(run.id).state
+        # Only when it has ended is the next run not slowed by its job.
+        if len(said) >= count and state is not None and state.is_completed():
+            # The worker's first line: it has seen the run.
+            picked_up = lines[0].timestamp
+            return [(said[0] - run.created).total_seconds(), *((at - picked_up).total_seconds() for at in said[:count])]
+        # Lines may come after the end.
+        if time.monotonic() > deadline or (state is not None and (state.is_failed() or state.is_crashed())):
+            raise TimeoutError(f"the run is {state}: {[line.message for line in lines]}")
 
 
-def _start_of_the_job(lines: list[dict[str, str]]) -> str | None:
-    """Return the time of the line that names the job's command, at its start; None if there is none."""
-    return next((line["timestamp"] for line in lines if line["task_run_id"]), None)
-
-
-def _at(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+def _seconds_to_first_line(out: Path) -> float:
+    words = [sys.executable, "-m", "pipelines.command", "prepare", "digits", "--out", str(out), "--limit", "8"]
+    started = time.monotonic()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        took = time.monotonic() - started
+        process.stdout.read()
+    return took

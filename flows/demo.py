@@ -78,7 +78,7 @@ def start(root: Path, port: int) -> None:
     }  # fmt: skip
     words = ["deployment", "run", "vdm-pipeline/vdm-pipeline", "--params", json.dumps(parameters)]
     print(f"$ prefect {shlex.join(words)}\nSee it at {url}/v2/runs; it takes 5 to 10 minutes.", flush=True)
-    state = watch(f"{url}/api/", _start_run(environment, words), lambda line: print(line, flush=True))
+    state = watch(f"{url}/api", _start_run(environment, words), lambda line: print(line, flush=True))
     done = state == "COMPLETED"
     how = "is done" if done else f"ended as {state}"
     print(f"\nThe run {how}: {url}/v2/runs, artifacts at {url}/v2/artifacts. `make demo-flows-stop` ends the server.")

@@ -2,45 +2,56 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from uuid import UUID
 
-import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterLevel,
+)
+from prefect.client.schemas.objects import Log
 
 _EVERY_S = 2.0
 _PAGE = 200
-_FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+_INFO = 20
 
 
 def watch(url: str, run_id: str, show: Callable[[str], None]) -> str:
     """Show the lines of a run as they come and return the type of its last state, such as COMPLETED.
 
+    A server whose database is busy is asked again.
+
     Args:
       url: of the API.
       run_id: the flow run.
       show: takes one line.
+
+    Raises:
+      httpx.HTTPError: the server does not answer any more.
     """
-    shown: dict[str, int] = {}
-    with httpx.Client(base_url=url, timeout=60) as client:
+    run, shown = UUID(run_id), dict[UUID, int]()
+    below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run]))
+    ended = False
+    with SyncPrefectClient(url) as client:
         while True:
-            state = client.get(f"flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
-            body = {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}}
-            subflows = client.post("flow_runs/filter", json=body).raise_for_status().json()
-            for each in (run_id, *(subflow["id"] for subflow in subflows)):
+            state = client.read_flow_run(run).state
+            for each in (run, *(subflow.id for subflow in client.read_flow_runs(flow_run_filter=below))):
                 for record in _new_records(client, each, shown):
                     # What subflows say beside their jobs is in the jobs' lines too, and JSON is for the flow.
-                    is_own = bool(record["task_run_id"]) or each == run_id
-                    if is_own and not record["message"].startswith("{"):
-                        show(record["message"])
-            if state in _FINAL:
-                return state
+                    if (record.task_run_id or each == run) and not record.message.startswith("{"):
+                        show(record.message)
+            if ended and state is not None:
+                return state.type.value
+            # The last lines may come after the end.
+            ended = state is not None and state.is_final()
             time.sleep(_EVERY_S)
 
 
-def _new_records(client: httpx.Client, run_id: str, shown: dict[str, int]) -> Iterator[dict[str, Any]]:
-    body = {
-        "logs": {"flow_run_id": {"any_": [run_id]}, "level": {"ge_": 20}},
-        "sort": "TIMESTAMP_ASC", "offset": shown.get(run_id, 0), "limit": _PAGE,
-    }  # fmt: skip
-    records = client.post("logs/filter", json=body).raise_for_status().json()
-    shown[run_id] = shown.get(run_id, 0) + len(records)
+def _new_records(client: SyncPrefectClient, run: UUID, shown: dict[UUID, int]) -> Iterator[Log]:
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]), level=LogFilterLevel(ge_=_INFO))
+    records = client.read_logs(wanted, limit=_PAGE, offset=shown.get(run, 0))
+    shown[run] = shown.get(run, 0) + len(records)
     yield from records

@@ -23,6 +23,7 @@ from flows.pipeline import vdm_pipeline
 from flows.preprocess import vdm_preprocess
 from flows.train import vdm_train
 from pipelines.launch.job import Job
+from pipelines.launch.local import LocalProcess
 from vdm_lib.errors import CheckpointError, ConfigError, DataError
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.usefixtures("prefect_server")]
@@ -38,13 +39,35 @@ def artifact(key: str) -> Any:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
-    """A pipeline that went through, from nothing to a promoted model."""
+    """A pipeline that went through, from nothing to a promoted model; its last stage failed at first."""
     root = tmp_path_factory.mktemp("pipeline")
+    # No directory can be made there.
+    (root / "registry").write_text("in the way")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLANTED_API_KEY", SECRET)
+        failed = vdm_pipeline(**parameters(root), return_state=True)
+        assert failed.is_failed()
+        assert (root / "runs" / "debug" / "export").exists(), failed.message
+        (root / "registry").unlink()
+        started: list[str] = []
+        patch.setattr("flows.job.LocalProcess.run", recording(started))
         state = vdm_pipeline(**parameters(root), return_state=True)
     assert state.is_completed(), state.message
+    # Of all the jobs only the one that failed was run again.
+    assert started == ["promote"]
+    assert artifact(key(root, "pipeline")).data.count("| Skipped |") == 3
     return root
+
+
+def recording(started: list[str]) -> Any:
+    """Return LocalProcess.run, which also notes which command of vdm it runs."""
+    run = LocalProcess.run
+
+    def note(self: LocalProcess, job: Job, on_line: Any) -> int:
+        started.append(job.argv[3])
+        return run(self, job, on_line)
+
+    return note
 
 
 def parameters(root: Path) -> dict[str, Any]:
