@@ -1,11 +1,10 @@
 """One data job from start to end: claim the directory, run the pipeline, clean up what failed."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +19,7 @@ from beam_jobs.quiet import quiet
 from beam_jobs.sources.base import Source
 from beam_jobs.sources.tfds import TfdsDirectory
 from vdm_lib.errors import ConfigError, DataError
+from vdm_lib.held import held
 from vdm_lib.records import (
     MANIFEST_NAME,
     TEMPORARY_MARK,
@@ -120,26 +120,20 @@ def _claimed(out_dir: epath.Path) -> Iterator[bool]:
 def _held(out_dir: epath.Path) -> Iterator[None]:
     """Let one job at a time write into a local directory; in gs:// nothing prevents two.
 
-    The system holds the lock and lets go of it when the process ends, however it ends.
-
     Raises:
         DataError: another job writes into it.
     """
     if "://" in os.fspath(out_dir):
         yield
         return
-    directory = os.open(out_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(directory)
-        raise DataError(f"another `vdm prepare` writes into {out_dir}: wait for it, or choose another --out") from None
-    except OSError:
-        pass  # some network file systems lock no directories
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(out_dir))
+        except BlockingIOError:
+            raise DataError(
+                f"another `vdm prepare` writes into {out_dir}: wait for it, or choose another --out"
+            ) from None
         yield
-    finally:
-        os.close(directory)
 
 
 def _unwritable(out_dir: epath.Path, error: OSError) -> DataError:
@@ -194,12 +188,21 @@ def _run(plan: Plan, flags: Sequence[str]) -> None:
         except DataError:
             raise
         except Exception as error:
+            if _is_interrupt(error):
+                raise KeyboardInterrupt from error
             message = explain(error)
             if message is not None:
                 raise DataError(message) from error
             # Dataflow says 'failed, Error:' and then None.
             lines = [line for line in str(error).splitlines() if line.strip() not in ("", "None")]
             raise DataError(f"the Beam job failed: {lines[-1] if lines else type(error).__name__}") from error
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Say whether it comes of a Ctrl-C or SIGTERM: Beam makes an error of its own of one that meets a step at work."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _raise_problems(plan: Plan, text: str) -> None:

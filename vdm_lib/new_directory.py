@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from etils import epath
 
 from vdm_lib.errors import ConfigError
+from vdm_lib.held import held
 from vdm_lib.records import TEMPORARY_MARK
 
 
@@ -25,8 +26,9 @@ def check_new_directory(path: epath.PathLike) -> None:
 def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
     """Yield a directory to fill, which is `path` once the block ends; an error or an interrupt leaves nothing behind.
 
-    On a local disk it has a temporary name beside `path` until then: a killed process leaves that, and can be run
-    again. An object store cannot rename a directory, so there it is `path` itself; write last what makes it whole.
+    On a local disk it has a temporary name beside `path` until then. A killed process leaves that, and the next one
+    that makes `path` removes it. An object store cannot rename a directory, so there it is `path` itself; write last
+    what makes it whole.
 
     Args:
       path: absent, or an empty directory.
@@ -48,9 +50,11 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
     temporary = final.parent / f"{final.name}{TEMPORARY_MARK}{os.urandom(4).hex()}"
     try:
         temporary.mkdir(parents=True)
-        yield temporary
-        # etils would refuse an empty directory in its place.
-        os.replace(temporary, final)  # noqa: PTH105
+        with held(temporary):
+            _remove_leftovers(final)
+            yield temporary
+            # etils would refuse an empty directory in its place.
+            os.replace(temporary, final)  # noqa: PTH105
     except BaseException as error:
         if isinstance(error, OSError) and error.errno and error.filename in (None, temporary, os.fspath(temporary)):
             # A full disk does not say where; the temporary name means nothing to anybody.
@@ -58,3 +62,12 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
         with suppress(OSError):
             temporary.rmtree(missing_ok=True)
         raise
+
+
+def _remove_leftovers(final: epath.Path) -> None:
+    """Remove what killed processes left beside `final`; what a living one writes is held by it."""
+    prefix = f"{final.name}{TEMPORARY_MARK}"
+    for place in final.parent.iterdir():
+        if place.name.startswith(prefix) and len(place.name) == len(prefix) + 8:
+            with suppress(OSError), held(place):
+                place.rmtree()

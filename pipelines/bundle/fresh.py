@@ -1,15 +1,15 @@
 """Processes of their own for a bundle: one for every package that checks a format, one for every that writes it."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.bundle import check
+from pipelines.bundle.processes import Done, Processes
 from vdm_lib.errors import VdmError
 
 CHECK = Path(check.__file__)
@@ -32,12 +32,13 @@ def run_checks(bundle: Path, parts: Iterable[str] = ("sums", *check.FORMATS)) ->
     Raises:
         VdmError: the bundle is not verified; one line that names the file.
     """
-    parts = list(parts)
-    # First, and alone: what is damaged is not loaded.
-    results = [_run(bundle, "sums")] if "sums" in parts else []
+    parts = [part for part in parts if not _is_left_out(bundle, part)]
     # Side by side: much of each is importing and compiling on one core.
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        results += pool.map(lambda part: _run(bundle, part), [part for part in parts if part != "sums"])
+    with Processes(at_once=2) as processes:
+        # First, and alone: what is damaged is not loaded.
+        results = [_result(bundle, "sums", _start(processes, bundle, "sums"))] if "sums" in parts else []
+        others = {part: _start(processes, bundle, part) for part in parts if part != "sums"}
+        results += [_result(bundle, part, process) for part, process in others.items()]
     checked = Checked()
     for result in results:
         checked.files += result["files"]
@@ -46,13 +47,18 @@ def run_checks(bundle: Path, parts: Iterable[str] = ("sums", *check.FORMATS)) ->
     return checked
 
 
-def _run(bundle: Path, part: str) -> dict[str, Any]:
-    if part in check.FORMATS and bundle.is_dir() and not (bundle / check.FORMATS[part][1]).exists():
-        # Spares the start of a process; a file that should be there is missed by the sums.
-        return {"files": 0, "max_difference": {}, "not_checked": {}}
+def _is_left_out(bundle: Path, part: str) -> bool:
+    """Spare the start of a process; a file that should be there is missed by the sums."""
+    return part in check.FORMATS and bundle.is_dir() and not (bundle / check.FORMATS[part][1]).exists()
+
+
+def _start(processes: Processes, bundle: Path, part: str) -> "Future[Done]":
     # -I keeps the script's own directory and the working directory off the path.
-    command = [sys.executable, "-I", str(CHECK), str(bundle), "--only", part]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return processes.start([sys.executable, "-I", str(CHECK), str(bundle), "--only", part])
+
+
+def _result(bundle: Path, part: str, process: "Future[Done]") -> dict[str, Any]:
+    done = process.result()
     try:
         result = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -63,15 +69,18 @@ def _run(bundle: Path, part: str) -> dict[str, Any]:
     return result
 
 
-def run_writer(module: str, bundle: Path) -> None:
-    """Run `python -m MODULE BUNDLE`, which adds a file or directory to a bundle.
+def start_writer(processes: Processes, module: str, bundle: Path) -> "Future[Done]":
+    """Run `python -m MODULE BUNDLE`, which adds a file or directory to a bundle; `check_written` waits for it."""
+    return processes.start([sys.executable, "-m", module, str(bundle)], cwd=_ROOT)
+
+
+def check_written(module: str, writer: "Future[Done]") -> None:
+    """Wait for a writer.
 
     Raises:
         VdmError: it failed; the last line it said.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module, str(bundle)], capture_output=True, text=True, check=False, cwd=_ROOT
-    )
+    done = writer.result()
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1].strip() if lines else f"exit code {done.returncode}"

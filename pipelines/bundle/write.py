@@ -4,7 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from safetensors.numpy import save
 
 import configs
 from pipelines.bundle import check
-from pipelines.bundle.fresh import CHECK, run_checks, run_writer
+from pipelines.bundle.fresh import CHECK, check_written, run_checks, start_writer
 from pipelines.bundle.place import staged
+from pipelines.bundle.processes import Processes
 from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
 from pipelines.progress import telling
 from vdm_lib.export import checks, functions, stablehlo
@@ -119,8 +120,8 @@ def _write_files(
         notes["saved_model"] = "left out, TensorFlow is not installed where this was exported"
     if onnx:
         writers.append("pipelines.bundle.onnx_model")
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        others = [pool.submit(run_writer, module, directory) for module in writers]
+    with Processes(at_once=1) as processes:
+        others = {module: start_writer(processes, module, directory) for module in writers}
         with telling(say, "computing what the model itself says to the inputs of the check"):
             given = checks.given_inputs(model, facts.samples.num)
             expected = checks.expected_outputs(model, params, given)
@@ -128,11 +129,11 @@ def _write_files(
             np.savez(file, allow_pickle=False, **given, **expected)
         with telling(say, f"drawing {facts.samples.num} samples of {facts.samples.steps} steps"):
             _write_samples(directory / "samples.png", model, params, facts)
-        if not all(other.done() for other in others):
+        if not all(other.done() for other in others.values()):
             with telling(say, "waiting for " + " and ".join(module.rsplit(".", 1)[-1] for module in writers)):
-                wait(others)
-        for other in others:
-            other.result()
+                wait(others.values())
+        for module, other in others.items():
+            check_written(module, other)
     return notes
 
 

@@ -195,6 +195,17 @@ def test_a_source_that_cannot_be_read(tmp_path):
     assert tmp_path.exists()
 
 
+def test_an_interrupt_is_no_error_of_the_job_and_leaves_nothing(tmp_path):
+    @dataclass(frozen=True)
+    class Interrupted(Toy):
+        def read(self, split, start, stop):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(Interrupted(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("victim", ["train-00001-of-00002.tfrecord", "manifest.json", MARKER_NAME])
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch, victim):
     class Full(io.BytesIO):

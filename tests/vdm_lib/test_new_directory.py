@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from etils import epath
@@ -29,7 +30,7 @@ def test_what_is_there_already_stays(tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path):
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
     program = (
         "import os; from vdm_lib.new_directory import new_directory\n"
         f"with new_directory({os.fspath(tmp_path / 'new')!r}) as made:\n"
@@ -38,10 +39,14 @@ def test_what_a_killed_process_left_is_in_nobody_s_way(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert not (tmp_path / "new").exists()
+    assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / "new").mkdir()  # an empty one is taken
-    with new_directory(tmp_path / "new") as made:
-        (made / "file").write_text("whole")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+    with pytest.raises(OSError, match="not empty"), new_directory(tmp_path / "new") as first:
+        (first / "file").write_text("first")
+        with new_directory(tmp_path / "new") as second:
+            assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "new", Path(first), Path(second)])
+            (second / "file").write_text("second")
+    assert [path.read_text() for path in tmp_path.rglob("file")] == ["second"]
 
 
 def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
