@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 from pipelines.commands import bundle, evaluate, exchange, info, plan, prepare, release, report, sample, tpu, train
 from pipelines.quiet import keep_quiet
@@ -67,11 +67,36 @@ def _json(result: Any) -> str:
         raise VdmError(f"the result holds a number that JSON cannot tell, run without --json: {result}") from error
 
 
+def program() -> NoReturn:
+    """Be the process of the command."""
+    argv = sys.argv[1:]
+    try:
+        code = _run(argv)
+    except KeyboardInterrupt:
+        _say_interrupted(argv)
+        # Taken down piece by piece, jaxlib crashes where a compilation was interrupted.
+        os._exit(EXIT_ERROR)
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code; errors are one line on stderr."""
+    """Run one subcommand in this process and return its exit code; errors are one line on stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        _say_interrupted(argv)
+        return EXIT_ERROR
+
+
+def _say_interrupted(argv: Sequence[str]) -> None:
+    print(f"vdm {' '.join(argv[:1])}: interrupted", file=sys.stderr, flush=True)
+
+
+def _run(argv: list[str]) -> int:
     try:
         try:
-            return _main(list(sys.argv[1:] if argv is None else argv))
+            return _main(argv)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -108,11 +133,8 @@ def _main(argv: list[str]) -> int:
         where = f": {error.filename}" if error.filename else ""
         print(f"vdm {args.command}: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
         return EXIT_ERROR
-    except KeyboardInterrupt:
-        print(f"vdm {args.command}: interrupted", file=sys.stderr)
-        return EXIT_ERROR
     return EXIT_STOPPED if getattr(result, "stopped", False) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -3,7 +3,9 @@
 import importlib.util
 import logging
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ def _has_tpu() -> bool:
     return "JAX_FORCE_TPU_INIT" in os.environ or any(v.read_text().strip() == _GOOGLE_PCI_VENDOR for v in vendors)
 
 
+def _interrupt_soon() -> None:
+    """Interrupt the main thread once more: a destructor or a callback that an interrupt met could not pass it on."""
+    plain = signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.SIG_IGN)
+    number = signal.SIGINT if plain else signal.SIGTERM
+    # Later, for in the hook that calls this it would be lost again.
+    again = threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, number])
+    again.daemon = True
+    again.start()
+
+
 def keep_quiet() -> None:
     """Silence XLA's start-up lines, orbax's remarks and the late reports of its storage threads in this process."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -36,6 +48,9 @@ def keep_quiet() -> None:
     before = sys.unraisablehook
 
     def report(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _interrupt_soon()
+            return
         # After a failed restore, threads that still read find the event loop closed and say so by this hook.
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)

@@ -1,0 +1,38 @@
+"""A command that is interrupted says so in one line and exits 1, wherever the signal meets it."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import atexit, os, signal, sys, threading
+import pipelines.commands.info
+from pipelines import command
+
+def work(args):
+    {work}
+    threading.Event().wait(60)
+    print("done")
+
+pipelines.commands.info.run = work
+atexit.register(print, "taken down")
+sys.argv = ["vdm", "info", "debug"]
+command.program()
+"""
+IN_A_LINE = "os.kill(os.getpid(), signal.{name}); sum(range(1000))"
+IN_A_DESTRUCTOR = """
+    class Object:
+        def __del__(self):
+            os.kill(os.getpid(), signal.{name})
+            sum(range(1000))
+    Object()"""
+
+
+@pytest.mark.parametrize("work", [IN_A_LINE, IN_A_DESTRUCTOR])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_an_interrupt_ends_the_process_at_once(name, work):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(work=work.format(name=name))], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "vdm info: interrupted\n")
