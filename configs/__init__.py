@@ -110,7 +110,9 @@ def _validate(text: str, origin: str) -> Config:
         where = ".".join(str(part) for part in first["loc"]) or "as a whole"
         # A check that spans several values has them all as its input, and its message names the wrong one.
         got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r:.80})"
-        raise ConfigError(f"{origin}: {where}: {first['msg']}{got}") from None
+        # Of a check of our own, without the words of pydantic before it.
+        message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+        raise ConfigError(f"{origin}: {where}: {message}{got}") from None
 
 
 def _dotted_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:
