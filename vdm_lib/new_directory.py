@@ -53,6 +53,8 @@ def new_directory(path: epath.PathLike) -> Iterator[epath.Path]:
         with held(temporary):
             _remove_leftovers(final)
             yield temporary
+            # Another process may have been faster.
+            check_new_directory(path)
             # etils would refuse an empty directory in its place.
             os.replace(temporary, final)  # noqa: PTH105
     except BaseException as error:

@@ -41,7 +41,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stay
     assert not (tmp_path / "new").exists()
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / "new").mkdir()  # an empty one is taken
-    with pytest.raises(OSError, match="not empty"), new_directory(tmp_path / "new") as first:
+    with pytest.raises(ConfigError, match="is there already"), new_directory(tmp_path / "new") as first:
         (first / "file").write_text("first")
         with new_directory(tmp_path / "new") as second:
             assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "new", Path(first), Path(second)])
