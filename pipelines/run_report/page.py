@@ -13,7 +13,7 @@ import configs
 from pipelines.run_dir import differences
 from pipelines.run_report.plots import plots
 from pipelines.run_report.record import Picture, Run
-from vdm_lib.report import BpdReport, with_error
+from vdm_lib.report import BpdReport, digits_of, with_error
 
 _PAGE = jinja2.Environment(
     loader=jinja2.PackageLoader("pipelines.run_report", ""), autoescape=True, undefined=jinja2.StrictUndefined
@@ -109,15 +109,17 @@ def _numbers(run: Run) -> Table:
         ("bpd of the newest evaluation", f"{_bpd(newest)} bits/dim" + (f", step {newest.step:,}" if newest else ""))
     ]
     if newest and newest.bpd_test_set_stderr is not None:
-        rows.append(("its error for another test set", f"± {newest.bpd_test_set_stderr:.4f}"))
+        error = newest.bpd_test_set_stderr
+        rows.append(("its error for another test set", f"± {error:.{digits_of(error)}f}"))
     parts = (newest.bpd_recon, newest.bpd_latent, newest.bpd_diff) if newest else ()
-    if parts and None not in parts:
-        rows.append(("reconstruction, prior, diffusion", ", ".join(f"{part:.4f}" for part in parts)))
+    if newest and parts and None not in parts:
+        digits = digits_of(newest.bpd_stderr)
+        rows.append(("reconstruction, prior, diffusion", ", ".join(f"{part:.{digits}f}" for part in parts)))
     if best and newest and best.step != newest.step:
         rows.append(("smallest bpd", f"{_bpd(best)} bits/dim, step {best.step:,}"))
     for column, name, form in (
         ("step", "steps trained", "{:,.0f}"),
-        ("bpd", "training bpd, last row (with dropout)", "{:.4f}"),
+        ("bpd", "training bpd, last row (with dropout)", "{:.3g}"),
         ("steps_per_s", "steps per second, last row", "{:.3g}"),
         ("gradient_norm", "gradient norm, last row", "{:.3g}"),
     ):
@@ -149,13 +151,24 @@ def _data(run: Run) -> Table:
 
 
 def _statistics(data: Mapping[str, Any]) -> Table:
-    rows = []
-    for name, split in data["splits"].items():
-        mean, std = (", ".join(f"{value:.4f}" for value in split[key]) for key in ("mean", "std"))
-        classes = ", ".join(f"{count:,}" for count in split["class_counts"])
-        rows.append((name, f"{split['num_images']:,}", mean, std, f"{split['duplicates']:,}", classes))
-    head = ("split", "images", "mean by channel", "std by channel", "duplicates", "images by class")
-    return Table("Data statistics", head, rows, "Means and deviations on a scale of 0 to 1.")
+    # A column for each split: so it fits a telephone.
+    splits = data["splits"]
+    rows = [
+        ("images", *(f"{split['num_images']:,}" for split in splits.values())),
+        ("mean by channel", *(", ".join(f"{value:.3f}" for value in split["mean"]) for split in splits.values())),
+        ("std by channel", *(", ".join(f"{value:.3f}" for value in split["std"]) for split in splits.values())),
+        ("duplicates", *(f"{split['duplicates']:,}" for split in splits.values())),
+        ("classes", *(_classes(split["class_counts"]) for split in splits.values())),
+    ]
+    return Table("Data statistics", ("", *splits), rows, "Means and deviations on a scale of 0 to 1.")
+
+
+def _classes(counts: Sequence[int]) -> str:
+    """Return how many images the classes have; a thousand numbers would say no more."""
+    if not counts:
+        return "none"
+    least, most = min(counts), max(counts)
+    return f"{len(counts):,}, each {least:,}" if least == most else f"{len(counts):,}, of {least:,} to {most:,} images"
 
 
 def _comparison(runs: Sequence[Run]) -> Table:
@@ -170,7 +183,7 @@ def _comparison(runs: Sequence[Run]) -> Table:
                 f"{_last(run, 'step') or 0:,.0f}",
                 _bpd(report),
                 _difference(report, first),
-                "" if training is None else f"{training:.4f}",
+                "" if training is None else f"{training:.3g}",
                 "" if speed is None else f"{speed:.3g}",
             )
         )
