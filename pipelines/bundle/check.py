@@ -204,14 +204,13 @@ FORMATS: dict[str, tuple[Callable[[Path, dict[str, Any]], dict[str, float]], str
 
 def _unusable(bundle: Path, name: str, package: str, error: Exception) -> BundleError:
     """Return what a user is told if a file cannot be loaded or run, whatever a damaged file makes a parser raise."""
-    import importlib.metadata
-
     reason = " ".join(str(error).split())[:300]
     text = f"{name} cannot be used: {type(error).__name__}: {reason}"
     try:
         written = json.loads((bundle / "provenance.json").read_bytes())["packages"].get(package)
-        installed = importlib.metadata.version(package)
-    except (OSError, ValueError, LookupError, AttributeError, importlib.metadata.PackageNotFoundError):
+        # Not by the distribution: tensorflow is also installed as tensorflow-cpu.
+        installed = sys.modules[package].__version__
+    except (OSError, ValueError, LookupError, AttributeError):
         return BundleError(text)
     if written and written != installed:
         return BundleError(
