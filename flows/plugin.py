@@ -1,4 +1,4 @@
-"""Lets `prefect deployment run vdm-train` take the bare name, and refuses wrong configs with the nearest right name.
+"""Lets `prefect deployment run vdm-train` take the bare name; refuses wrong configs and a server that is down.
 
 Prefect calls `setup_environment` before it reads its command line, where prefect.toml switches plugins on: in this
 repository. Elsewhere the full name `vdm-train/vdm-train` works, and the server refuses what is not in the form.
@@ -9,7 +9,10 @@ import json
 import sys
 from typing import Any
 
+import httpx
+from prefect.client.orchestration import get_client
 from prefect.plugins import register_hook
+from prefect.settings import get_current_settings
 
 import configs
 from vdm_lib.errors import ConfigError
@@ -22,7 +25,7 @@ def setup_environment(*, ctx: Any) -> None:
     """Read the command line of `prefect deployment run` and mend its name.
 
     Raises:
-      SystemExit: an unknown config or an override that it does not have.
+      SystemExit: an unknown config or an override that it does not have, or the server does not answer.
     """
     words = sys.argv[1:]
     if words[:2] != _RUN:
@@ -34,6 +37,21 @@ def setup_environment(*, ctx: Any) -> None:
         # Prefect starts plugins before its own error handling.
         print(f"prefect deployment run: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    if (problem := silence_of_server()) is not None:
+        print(f"prefect deployment run: {problem}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def silence_of_server() -> str | None:
+    """Return that the server of the profile does not answer, where Prefect would show a traceback; None if it does."""
+    url = get_current_settings().api.url
+    if not url:
+        return None
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if not isinstance(error, httpx.TransportError):
+        return None
+    return f"the server {url} does not answer ({type(error).__name__}): start it, or mend the address"
 
 
 def full_names(words: list[str]) -> list[str]:

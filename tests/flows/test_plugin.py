@@ -1,4 +1,6 @@
+import socket
 import sys
+from typing import Any
 
 import pytest
 
@@ -47,6 +49,24 @@ def test_a_wrong_config_is_refused_with_the_nearest_right_name(monkeypatch, caps
         run(monkeypatch, "deployment", "run", "vdm-train", *words)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_server_that_is_down_is_one_line(monkeypatch, capsys):
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with socket.socket() as taken:
+        # Nobody listens there, and nobody can begin to.
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        with (
+            temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+            pytest.raises(SystemExit) as end,
+        ):
+            run(monkeypatch, "deployment", "run", "vdm-train")
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert f"the server {url} does not answer (ConnectError): start it" in error
+    assert error.count("\n") == 1
 
 
 def test_the_server_knows_the_same_names_by_the_form_of_the_flow():
