@@ -1,6 +1,5 @@
 import socket
 import sys
-from typing import Any
 
 import pytest
 
