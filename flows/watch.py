@@ -17,6 +17,8 @@ from prefect.client.schemas.objects import Log
 _EVERY_S = 2.0
 _PAGE = 200
 _INFO = 20
+# JSON is for the flow; the rest Prefect says of each run, some of it twice.
+_NOISE = ("{", "Running 1 dep", "Executing dep", "Deployment step", "All deployment", "Finished in state C")
 
 
 def watch(url: str, run_id: str, show: Callable[[str], None]) -> str:
@@ -40,8 +42,8 @@ def watch(url: str, run_id: str, show: Callable[[str], None]) -> str:
             state = client.read_flow_run(run).state
             for each in (run, *(subflow.id for subflow in client.read_flow_runs(flow_run_filter=below))):
                 for record in _new_records(client, each, shown):
-                    # What subflows say beside their jobs is in the jobs' lines too, and JSON is for the flow.
-                    if (record.task_run_id or each == run) and not record.message.startswith("{"):
+                    # What subflows say beside their jobs is in the jobs' lines too.
+                    if (record.task_run_id or each == run) and not record.message.startswith(_NOISE):
                         show(record.message)
             if ended and state is not None:
                 return state.type.value

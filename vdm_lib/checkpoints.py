@@ -199,9 +199,21 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         # What orbax and its storage raise for damaged files is not one family of errors.
         except Exception as error:
+            lacking = self._lacking(step, items)
+            reason = f"it has no {' and no '.join(lacking)}" if lacking else _one_line(error)
             raise CheckpointError(
-                f"cannot restore checkpoint {step} of {self._directory}: {_one_line(error)}; {_REMEDY}"
+                f"cannot restore checkpoint {step} of {self._directory}: {reason}; {_REMEDY}"
             ) from error
+
+    def _lacking(self, step: int, items: dict[str, Any]) -> list[str]:
+        """Return the parts of a state that a checkpoint lacks, where its record of itself can be read."""
+        if "state" not in items:
+            return []
+        try:
+            return sorted(set(items["state"].item) - set(self._manager.item_metadata(step)["state"]))
+        # What made the restore fail may keep this from being read as well.
+        except Exception:
+            return []
 
 
 def _sparing_handler() -> ocp.PyTreeCheckpointHandler:

@@ -168,7 +168,10 @@ def _load_bundle(root: epath.Path) -> LoadedModel:
         if hashlib.sha256(contents[name]).hexdigest() != sums.get(name):
             raise CheckpointError(f"{root / name} is damaged: its SHA-256 is not the one in SHA256SUMS")
     params = {name: jnp.asarray(x) for name, x in load_safetensors(contents["params.safetensors"]).items()}
-    step = int(json.loads(contents["provenance.json"])["step"])
+    try:
+        step = int(json.loads(contents["provenance.json"])["step"])
+    except (ValueError, LookupError, TypeError):
+        raise CheckpointError(f"{root / 'provenance.json'} names no step: export the run again") from None
     return LoadedModel(_config(root / "config.json", contents["config.json"]), step, params)
 
 

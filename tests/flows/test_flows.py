@@ -4,17 +4,19 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import LogCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.states import Cancelled, Running
 
 import configs
-from flows import evaluate, run_view
+from flows import evaluate, run_view, watch
 from flows.evaluate import vdm_eval
 from flows.export import vdm_export
 from flows.job import JobError, run_job
@@ -270,6 +272,21 @@ def test_two_runs_do_not_train_in_one_run_directory(place, monkeypatch):
         with pytest.raises(ConfigError, match=f"prefect flow-run cancel {other.id}"):
             vdm_train("debug", **more)
         client.set_flow_run_state(other.id, Cancelled(), force=True)
+
+
+def test_whoever_waits_sees_the_lines_of_the_jobs_and_of_the_run(monkeypatch):
+    monkeypatch.setattr(watch, "_EVERY_S", 0.01)
+    shown: list[str] = []
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(vdm_pipeline, parameters={}, state=Running())
+        texts = ["All deployment steps completed successfully", "data: Completed", "Finished in state Completed()"]
+        now = datetime.now(UTC)
+        client.create_logs(
+            LogCreate(name="any", level=20, message=text, timestamp=now, flow_run_id=run.id) for text in texts
+        )
+        client.set_flow_run_state(run.id, Cancelled(), force=True)
+        assert watch.watch(str(client.api_url), str(run.id), shown.append) == "CANCELLED"
+    assert shown == ["data: Completed"]
 
 
 def test_every_override_that_a_config_has_is_known_to_the_form():

@@ -94,7 +94,7 @@ def browse(tmp_path_factory):
 def test_the_page_shows_what_the_run_recorded(page):
     text = page.read_text()
     # Rounded by their errors; 10 classes as a range.
-    for words in ("± 0.020<", "0.200, 0.002, 1.798", "10, of 127 to 161 images"):
+    for words in ("± 0.02<", "0.200, 0.002, 1.798", "10, of 127 to 161 images"):
         assert words in text, words
     for words in ("2.003 ± 0.004 bits/dim, step 300", "359 test x 2", "passes=16", "1,438", "ab" * 32, "step 100"):
         assert words in text, words

@@ -124,7 +124,8 @@ def test_a_checkpoint_without_an_average_is_named(run, tmp_path, capsys):
     del config
     assert command.main(["export", "--workdir", str(workdir), "--out", str(tmp_path / "bundle")]) == 1
     error = capsys.readouterr().err.splitlines()
-    assert "ema_params" in error[-1]
+    assert "checkpoint 3" in error[-1]
+    assert "it has no ema_params; choose another step" in error[-1]
     assert not (tmp_path / "bundle").exists()
 
 
