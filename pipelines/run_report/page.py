@@ -119,7 +119,7 @@ def _numbers(run: Run) -> Table:
         rows.append(("smallest bpd", f"{_bpd(best)} bits/dim, step {best.step:,}"))
     for column, name, form in (
         ("step", "steps trained", "{:,.0f}"),
-        ("bpd", "training bpd, last row (with dropout)", "{:.3g}"),
+        ("bpd", "training bpd, last row (with dropout)", "{:.4g}"),
         ("steps_per_s", "steps per second, last row", "{:.3g}"),
         ("gradient_norm", "gradient norm, last row", "{:.3g}"),
     ):
@@ -183,7 +183,7 @@ def _comparison(runs: Sequence[Run]) -> Table:
                 f"{_last(run, 'step') or 0:,.0f}",
                 _bpd(report),
                 _difference(report, first),
-                "" if training is None else f"{training:.3g}",
+                "" if training is None else f"{training:.4g}",
                 "" if speed is None else f"{speed:.3g}",
             )
         )
