@@ -1,8 +1,10 @@
 """The flows on the smallest config, against a real API; their jobs are real too."""
 
+import contextvars
 import json
 import shutil
 import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +22,7 @@ from flows import evaluate, run_view, watch
 from flows.evaluate import vdm_eval
 from flows.export import vdm_export
 from flows.job import JobError, run_job
+from flows.one_at_a_time import one_evaluation_of
 from flows.parameters import slug
 from flows.pipeline import vdm_pipeline
 from flows.preprocess import vdm_preprocess
@@ -272,6 +275,23 @@ def test_two_runs_do_not_train_in_one_run_directory(place, monkeypatch):
         with pytest.raises(ConfigError, match=f"prefect flow-run cancel {other.id}"):
             vdm_train("debug", **more)
         client.set_flow_run_state(other.id, Cancelled(), force=True)
+
+
+def test_a_run_directory_is_evaluated_by_one_flow_at_a_time():
+    inside = threading.Event()
+
+    def second() -> None:
+        with one_evaluation_of("runs/a"):
+            inside.set()
+
+    # Prefect keeps the address of its server in context variables.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(second,), daemon=True)
+    with one_evaluation_of("runs/a"):
+        with one_evaluation_of("runs/b"):
+            thread.start()
+        assert not inside.wait(1)
+    assert inside.wait(300)
+    thread.join()
 
 
 def test_whoever_waits_sees_the_lines_of_the_jobs_and_of_the_run(monkeypatch):
