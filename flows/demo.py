@@ -30,6 +30,11 @@ _PIDS = "pids.json"
 _START_S = 300.0
 # A job that compiles sees the request to stop after that.
 _STOP_S = 120.0
+# What a flow whose server is gone may take for its last report, which nobody hears.
+_REPORT_S = 10.0
+_QUIET_S = 3.0
+# In command lines: the process of a flow, and that of a job.
+_ENGINE, _JOB = b"prefect.engine", b"pipelines.command"
 # Python warns of a child that is forgotten while it runs.
 _started: list[subprocess.Popen[bytes]] = []
 
@@ -48,7 +53,10 @@ def main() -> None:
     except VdmError as error:
         sys.exit(f"demo-flows: {error}")
     except httpx.HTTPError as error:
-        sys.exit(f"demo-flows: the server does not answer any more ({type(error).__name__}): see {ROOT}/server.log")
+        sys.exit(
+            f"demo-flows: the server does not answer any more ({type(error).__name__}): see "
+            f"{ROOT}/server.log; `make demo-flows` begins anew"
+        )
     except KeyboardInterrupt:
         print("\ndemo-flows: server, worker and run go on: `make demo-flows-stop` ends them", file=sys.stderr)
         sys.exit(130)
@@ -144,25 +152,40 @@ def start_worker(root: Path, environment: dict[str, str]) -> None:
 
 
 def stop(root: Path) -> bool:
-    """End the server and the worker that `start` left and wait for their jobs; say whether there were any.
+    """End the server and the worker that `start` left and wait for their jobs; say whether there was anything.
 
     The jobs of a worker that ends are asked to stop by the kernel, and save their state.
     """
     path = root / _PIDS
     if not path.exists():
         return False
-    pids = [pid for pid in json.loads(path.read_text()).values() if _is_ours(pid)]
-    # The worker first: it stops the runs that it has started.
-    for pid in reversed(pids):
-        os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_S
-    while (left := _processes_of(root)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    for pid in left:
+    known = json.loads(path.read_text())
+    # The worker first: it stops the runs that it has started. One that has crashed stops none: they are asked here.
+    names = [name for name in ("worker", "server") if name in known and _is_ours(known[name])]
+    orphans = [] if "worker" in names else [pid for pid in _processes_of(root) if _ENGINE in _command_line(pid)]
+    asked = [*(known[name] for name in names), *orphans]
+    for pid in asked:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    _wait_for_jobs(root, _STOP_S, _REPORT_S if orphans else _STOP_S)
+    for pid in _processes_of(root):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     path.unlink()
-    return bool(pids)
+    return bool(asked)
+
+
+def _wait_for_jobs(root: Path, limit_s: float, report_s: float) -> None:
+    """Wait until the processes of this directory have ended; where no job is left, for report_s at most."""
+    started, told = time.monotonic(), False
+    while left := _processes_of(root):
+        waited = time.monotonic() - started
+        if waited > limit_s or (waited > report_s and not any(_JOB in _command_line(pid) for pid in left)):
+            return
+        if waited > _QUIET_S and not told:
+            print("waiting for the jobs of the demo before, which save their state", flush=True)
+            told = True
+        time.sleep(0.2)
 
 
 def _start(root: Path, name: str, environment: dict[str, str], words: list[str]) -> subprocess.Popen[bytes]:
@@ -187,10 +210,14 @@ def _run(root: Path, environment: dict[str, str], *argv: str) -> None:
 
 def _is_ours(pid: int) -> bool:
     """Say whether a process is one of Prefect's: its number may belong to another one by now."""
+    return b"prefect" in _command_line(pid)
+
+
+def _command_line(pid: int) -> bytes:
     try:
-        return b"prefect" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return False
+        return b""
 
 
 def _processes_of(root: Path) -> list[int]:
