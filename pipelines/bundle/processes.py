@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
+from pipelines.launch.local import ending_with_parent
+
 Done = subprocess.CompletedProcess[str]
 
 
@@ -41,7 +43,12 @@ class Processes:
             if self._stopped:
                 raise subprocess.SubprocessError("stopped before it began")
             process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, cwd=cwd
+                ending_with_parent(command),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=cwd,
             )
             self._running.add(process)
         try:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +66,7 @@ class LocalProcess:
         marked = {KEY_VARIABLE: self.key, _PARENT_VARIABLE: str(os.getpid())} if self.key else {}
         try:
             process = subprocess.Popen(
-                # The death of a thread counts as that of the parent: run this where the process's main thread waits.
-                [sys.executable, "-I", __file__, str(os.getpid()), *job.argv],
+                ending_with_parent(job.argv),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -93,6 +92,14 @@ class LocalProcess:
             raise
         finally:
             process.stdout.close()
+
+
+def ending_with_parent(argv: Sequence[str]) -> list[str]:
+    """Return a program that gets SIGTERM when the process that starts it is gone, killed for one.
+
+    The death of the thread that starts it counts as that of the process: it must wait for the program.
+    """
+    return [sys.executable, "-I", __file__, str(os.getpid()), *argv]
 
 
 def stop_group(process: subprocess.Popen[str], grace_s: float) -> None:

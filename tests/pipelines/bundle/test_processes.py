@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,14 @@ FOREVER = "import pathlib, sys, threading; pathlib.Path(sys.argv[1]).touch(); th
 
 def python(program, *words):
     return [sys.executable, "-S", "-c", program, *map(str, words)]
+
+
+def is_alive(pid):
+    """Whether a process runs; one that has ended stays in the table until somebody asks for its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_output_and_exit_code_come_back(tmp_path):
@@ -33,6 +42,28 @@ def test_an_interrupt_ends_what_runs_and_starts_nothing_more(tmp_path):
     assert running.result().returncode == -9
     assert waiting.cancelled()
     assert not second.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells of a parent's death")
+def test_a_killed_parent_leaves_none_behind(tmp_path):
+    writes = "import os, sys, threading; print(os.getpid(), file=open(sys.argv[1], 'w')); threading.Event().wait()"
+    parent = (
+        "import sys; from pipelines.bundle.processes import Processes\n"
+        "with Processes(at_once=1) as processes:\n"
+        f"    processes.start([sys.executable, '-S', '-c', {writes!r}, sys.argv[1]]).result()"
+    )
+    file = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-c", parent, str(file)])
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text().endswith("\n")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    while is_alive(int(file.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_what_is_asked_for_too_late_does_not_run():
