@@ -71,7 +71,7 @@ def main() -> None:
     trained = stage(TrainResult, "train", "digits", "--data", data, "--workdir", run)
     (report,) = stage(EvalResult, "eval", "--workdir", run, "--data", data).reports
     stage(SampleResult, "sample", "--workdir", run, "--num", "64", "--steps", "250", "--out", str(picture))
-    exported = stage(ExportResult, "export", "--workdir", run, "--out", bundle)
+    exported = stage(ExportResult, "export", "--workdir", run, "--out", bundle, "--samples", "16")
     verified = stage(VerifyResult, "verify", bundle)
 
     train, test = load_split(data, "train"), load_split(data, "test")
