@@ -7,6 +7,7 @@ evaluation has measured so far. Measurements that differ from the run's own way 
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ import configs
 from pipelines import run_dir
 from pipelines.evaluation.files import PassFiles, check_measured, eval_path, identity, write_parquet
 from pipelines.evaluation.tables import columns_of
-from pipelines.progress import Progress
+from pipelines.progress import Progress, telling
 from pipelines.results import EvalResult
 from pipelines.stop import StopRequest, stop_on_signal
 from vdm_lib import reference
@@ -229,10 +230,13 @@ def _measure(
     )
     reference_protocol = evaluation.protocol == "reference"
     total, unit = (NUM_BATCHES, "batch") if reference_protocol else (_most_passes(config), "pass")
-    with Progress(f"eval {step}", total=total, unit=unit) as progress:
-        progress.say(f"{len(images.images):,} {images.name} images; the first batch compiles")
+    with Progress(f"eval {step}", total=total, unit=unit) as progress, ExitStack() as first:
+        progress.say(f"{len(images.images):,} {images.name} images")
+        # Before the first pass lie compilations, the pilot and the denoisers of the control variates.
+        first.enter_context(telling(progress.say, f"preparing, then the first {unit}"))
 
         def on_unit(done: int) -> None:
+            first.close()
             progress.advance()
             progress.report()
             if stop.requested and reference_protocol:
