@@ -15,13 +15,22 @@ from vdm_lib.errors import ConfigError
 from vdm_lib.images import grid, write_png
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
-from vdm_lib.types import Key, Latents, Params
+from vdm_lib.sampler import ANCESTRAL, Sampler
+from vdm_lib.solvers import Chain
+from vdm_lib.types import Key, Params
 
 
 def run(
-    workdir: str, out: str, *, num: int = 64, steps: int = 250, seed: int = 0, step: int | None = None
+    workdir: str,
+    out: str,
+    *,
+    num: int = 64,
+    steps: int = 250,
+    seed: int = 0,
+    step: int | None = None,
+    sampler: Sampler = ANCESTRAL,
 ) -> SampleResult:
-    """Draw `num` images by `steps` ancestral steps and write them as one grid.
+    """Draw `num` images by `steps` steps of a sampler and write them as one grid.
 
     Raises:
       CheckpointError: no such checkpoint.
@@ -39,30 +48,34 @@ def run(
     model, device = VDM.from_config(config), one_device()
     advice = f"draw fewer images than --num {num}"
     with out_of_memory_explained(device, lambda: advice):
-        picture = grid(_draw(model, restored.params, num, steps, seed, advice), config.data.num_levels)
+        picture = grid(_draw(model, restored.params, sampler, num, steps, seed, advice), config.data.num_levels)
         epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_png(out, picture)
     return SampleResult(picture=out, num_images=num, num_steps=steps, step=restored.step)
 
 
-def _draw(model: VDM, params: Params, num: int, steps: int, seed: int, advice: str) -> UInt8[np.ndarray, "n h w c"]:
+def _draw(
+    model: VDM, params: Params, sampler: Sampler, num: int, steps: int, seed: int, advice: str
+) -> UInt8[np.ndarray, "n h w c"]:
     """Return images, drawn step by step: the user sees how far it is, and Ctrl-C does not wait for the last step."""
 
-    def begin() -> tuple[Latents, Key]:
-        return sampling.start(model, jax.random.key(seed), num)
+    def begin() -> tuple[Chain, Key]:
+        z_1, key_steps = sampling.start(model, jax.random.key(seed), num)
+        return sampling.begin(z_1), key_steps
 
-    def advance(params: Params, z: Latents, key: Key, i: jax.Array) -> Latents:
-        return sampling.denoise(model, params, z, key, i, i + 1, steps)
+    def advance(params: Params, chain: Chain, key_steps: Key, i: jax.Array) -> Chain:
+        return sampling.advance(model, params, sampler, chain, key_steps, i, steps)
 
     with Progress("vdm sample", total=steps, unit="step") as progress:
         progress.say(f"{num:,} images of {steps:,} steps; the first step compiles")
         step = jax.jit(advance, donate_argnums=1).lower(params, *jax.eval_shape(begin), np.int32(0)).compile()
         check_program_fits(step, one_device(), advice)
-        z, key_steps = jax.jit(begin)()
+        chain, key_steps = jax.jit(begin)()
         progress.begin()
         for i in range(steps):
-            z = step(params, z, key_steps, np.int32(i))
-            jax.block_until_ready(z)
+            chain = step(params, chain, key_steps, np.int32(i))
+            jax.block_until_ready(chain)
             progress.advance()
             progress.report()
-    return np.asarray(jax.jit(lambda params, z: sampling.levels(model, params, z))(params, z))
+    decode = jax.jit(lambda params, z, key: sampling.levels(model, params, z, sampler, key))
+    return np.asarray(decode(params, chain.z, key_steps))

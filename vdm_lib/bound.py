@@ -20,7 +20,8 @@ from vdm_lib.config import ControlVariate, TimeSampling
 from vdm_lib.control import Coefficient, Coefficients, Control, fit_coefficients, make_controls, without_controls
 from vdm_lib.likelihood import encode, nats_to_bpd
 from vdm_lib.model import VDM
-from vdm_lib.passes import NoStore, PassStore, Runner, check_finite, image_normals
+from vdm_lib.noise import image_normals
+from vdm_lib.passes import NoStore, PassStore, Runner, check_finite
 from vdm_lib.time_density import TimeDensity
 from vdm_lib.types import Key, Levels, Params, PerImage
 

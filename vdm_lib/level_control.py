@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from vdm_lib.data import Split
 from vdm_lib.likelihood import encode
 from vdm_lib.model import VDM
-from vdm_lib.passes import image_normals
+from vdm_lib.noise import image_normals
 from vdm_lib.types import Key, Levels, Params, PerImage
 
 _LARGEST_NOISE = 7.0

@@ -26,7 +26,7 @@ from vdm_lib.closed_forms import encoded_levels
 from vdm_lib.data import Split
 from vdm_lib.likelihood import encode
 from vdm_lib.model import VDM
-from vdm_lib.passes import image_normals
+from vdm_lib.noise import image_normals
 from vdm_lib.types import Key, Levels, Params, PerImage
 
 _MOST_DIMS = 4096

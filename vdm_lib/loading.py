@@ -16,6 +16,7 @@ from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.export import functions
 from vdm_lib.model import VDM, count_params
 from vdm_lib.restore import restore_ema
+from vdm_lib.sampler import ANCESTRAL, Sampler
 from vdm_lib.storage import storage_errors
 
 
@@ -34,15 +35,18 @@ class LoadedModel:
     params: dict[str, Any]
     """The moving average of the parameters, float32 arrays by their names joined by '/'."""
 
-    def sample(self, num: int, *, steps: int = 250, seed: int = 0) -> UInt8[np.ndarray, "b h w c"]:
-        """Return images by ancestral sampling: draws of p(z_s | z_t), App. A.4 of arXiv 2107.00630.
+    def sample(
+        self, num: int, *, steps: int = 250, seed: int = 0, sampler: Sampler = ANCESTRAL
+    ) -> UInt8[np.ndarray, "b h w c"]:
+        """Return images by ancestral sampling, draws of p(z_s | z_t), App. A.4 of arXiv 2107.00630, or another sampler.
 
-        Image i depends on the seed, the steps and i alone, not on num.
+        Image i depends on the seed, the steps and i alone, not on num. The files of a bundle sample ancestrally.
 
         Args:
             num: images, b.
             steps: steps from t = 1 to t = 0; each calls the network once. More are better and take longer.
             seed: 0 to 2^32 - 1.
+            sampler: such as Sampler(solver="dpm"), which needs fewer steps.
 
         Returns:
             Levels 0 to num_levels - 1, uint8.
@@ -53,7 +57,7 @@ class LoadedModel:
         _check("num", num, 1)
         _check("steps", steps, 1)
         z_1, key_data = functions.start(self._model, num, _seed(seed))
-        return np.asarray(self._call("images", z_1, key_data, np.int32(steps)))
+        return np.asarray(self._call("images", z_1, key_data, np.int32(steps), sampler))
 
     def bpd(self, images: Shaped[np.ndarray, "..."], *, passes: int = 1, seed: int = 0) -> Float[np.ndarray, " b"]:
         """Return an estimate of the bound on -log p(x) of each image in bits per dimension, Eq. (11).

@@ -57,11 +57,6 @@ def check_finite(values: Shaped[np.ndarray, " n"], what: str) -> None:
         raise DivergedError(f"{bad.size} of {len(values)} {what} have no finite bpd: {shown}")
 
 
-def image_normals(key: Key, indices: jax.Array, shape: tuple[int, ...]) -> Float[jax.Array, "b ..."]:
-    """Return standard normal noise of the given shape for each image, a function of the key and its index."""
-    return jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), shape))(indices)
-
-
 @dataclass(frozen=True, eq=False)
 class Runner:
     """Applies estimates to images of a split with one set of parameters."""

@@ -1,59 +1,102 @@
-"""Ancestral sampling: from pure noise z_1 down to z_0 by draws of p(z_s | z_t), Eq. (6) of `diffusion`."""
+"""Sampling: from pure noise z_1 step by step to z_0, and from z_0 to levels.
+
+Image k depends on the key, the steps and k alone: not on how many images are drawn with it, nor on the devices.
+"""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt8
 
-from vdm_lib import diffusion, likelihood
+from vdm_lib import diffusion, likelihood, solvers
 from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM
-from vdm_lib.types import Key, Latents, Params
+from vdm_lib.noise import image_normals
+from vdm_lib.sampler import ANCESTRAL, Sampler, Spacing
+from vdm_lib.solvers import Chain, Gammas
+from vdm_lib.types import Key, Latents, Params, Scalar
+
+# The key of the last draw, of levels given z_0, is that of a step which no chain has.
+_DECODING = 2**31 - 1
 
 
 def reverse_step(
     model: VDM, params: Params, z_t: Latents, noise: Latents, i: jax.Array, num_steps: int | jax.Array
 ) -> Latents:
-    """Return z_s for step i of num_steps: from t = (T - i) / T to s = (T - i - 1) / T."""
-    t = (num_steps - i) / num_steps
-    s = (num_steps - i - 1) / num_steps
-    gamma_t, gamma_s = model.gamma(params, jnp.asarray(t)), model.gamma(params, jnp.asarray(s))
-    batch = z_t.shape[0]
-    eps_hat = model.eps_hat(params, z_t, jnp.broadcast_to(gamma_t, (batch,)), jnp.zeros(batch))
-    return diffusion.p_sample(z_t, eps_hat, noise, gamma_s, gamma_t)
+    """Return z_s of the ancestral step i of num_steps: from t = (T - i) / T to s = (T - i - 1) / T."""
+    gammas = _gammas(model, params, "time", i, num_steps)
+    return diffusion.p_sample(z_t, _eps_hat(model, params, z_t, gammas.t), noise, gammas.s, gammas.t)
 
 
 def start(model: VDM, key: Key, num_images: int) -> tuple[Latents, Key]:
     """Return pure noise z_1 of num_images images, and the key of the noise of all steps."""
     key_1, key_steps = jax.random.split(key)
-    return jax.random.normal(key_1, (num_images, *model.data.image_shape)), key_steps
+    return image_normals(key_1, jnp.arange(num_images), model.data.image_shape), key_steps
+
+
+def begin(z_1: Latents) -> Chain:
+    """Return the chain before its first step."""
+    return Chain(z_1, jnp.zeros_like(z_1))
+
+
+def advance(
+    model: VDM,
+    params: Params,
+    sampler: Sampler,
+    chain: Chain,
+    key_steps: Key,
+    i: int | jax.Array,
+    num_steps: int | jax.Array,
+) -> Chain:
+    """Return the chain after step i of num_steps; i and num_steps may be traced, so that one program serves all."""
+    gammas = _gammas(model, params, sampler.spacing, i, num_steps)
+    eps_hat = _eps_hat(model, params, chain.z, gammas.t)
+    if sampler.solver == "ddim":
+        return solvers.ddim(chain, eps_hat, gammas)
+    if sampler.solver == "dpm":
+        return solvers.dpm(chain, eps_hat, gammas)
+    noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
+    return Chain(diffusion.p_sample(chain.z, eps_hat, noise, gammas.s, gammas.t), chain.x_hat)
 
 
 def denoise(
-    model: VDM,
-    params: Params,
-    z: Latents,
-    key_steps: Key,
-    first: int | jax.Array,
-    stop: int | jax.Array,
-    num_steps: int,
+    model: VDM, params: Params, sampler: Sampler, z_1: Latents, key_steps: Key, num_steps: int | jax.Array
 ) -> Latents:
-    """Return z after the steps first to stop - 1 of num_steps; pieces one after the other are the whole."""
+    """Return z_0 after all steps, in one loop on the device; num_steps may be traced."""
 
-    def body(i: jax.Array, z: Latents) -> Latents:
-        noise = jax.random.normal(jax.random.fold_in(key_steps, i), z.shape)
-        return reverse_step(model, params, z, noise, i, num_steps)
+    def body(i: jax.Array, chain: Chain) -> Chain:
+        return advance(model, params, sampler, chain, key_steps, i, num_steps)
 
-    # A loop on the device is fine here: only the gradients of convolutions are slow inside one on CPU.
-    return jax.lax.fori_loop(first, stop, body, z)
-
-
-def levels(model: VDM, params: Params, z_0: Latents) -> UInt8[Array, "b h w c"]:
-    """Return the likeliest level of each pixel given z_0."""
-    z_0_rescaled = z_0 / diffusion.alpha(model.gamma(params, jnp.asarray(0.0)))
-    return likelihood.most_likely_levels(z_0_rescaled, model.data.num_levels).astype(jnp.uint8)
+    # Only the gradients of convolutions are slow inside a loop on CPU.
+    return jax.lax.fori_loop(0, num_steps, body, begin(z_1)).z
 
 
-def sample(model: VDM, params: Params, key: Key, num_images: int, num_steps: int) -> UInt8[Array, "b h w c"]:
+def levels(
+    model: VDM, params: Params, z_0: Latents, sampler: Sampler = ANCESTRAL, key_steps: Key | None = None
+) -> UInt8[Array, "b h w c"]:
+    """Return the level of each pixel given z_0: the likeliest one, or with decoding `categorical` a draw.
+
+    Raises:
+      ValueError: a draw without a key.
+    """
+    gamma_0 = model.gamma(params, jnp.asarray(0.0))
+    z_0_rescaled = z_0 / diffusion.alpha(gamma_0)
+    num_levels = model.data.num_levels
+    if sampler.decoding == "argmax":
+        return likelihood.most_likely_levels(z_0_rescaled, num_levels).astype(jnp.uint8)
+    if key_steps is None:
+        raise ValueError("drawing levels needs a key")
+    key = jax.random.fold_in(key_steps, _DECODING)
+
+    def draw(index: jax.Array, z: jax.Array) -> jax.Array:
+        logits = likelihood.level_logits(z, gamma_0, num_levels)
+        return jax.random.categorical(jax.random.fold_in(key, index), logits)
+
+    return jax.vmap(draw)(jnp.arange(z_0.shape[0]), z_0_rescaled).astype(jnp.uint8)
+
+
+def sample(
+    model: VDM, params: Params, key: Key, num_images: int, num_steps: int, sampler: Sampler = ANCESTRAL
+) -> UInt8[Array, "b h w c"]:
     """Return num_images images of uint8 levels, a function of the key alone; to be called under jit.
 
     Raises:
@@ -62,4 +105,20 @@ def sample(model: VDM, params: Params, key: Key, num_images: int, num_steps: int
     if num_images < 1 or num_steps < 1:
         raise ConfigError(f"a sample needs at least one image and one step, got {num_images} and {num_steps}")
     z_1, key_steps = start(model, key, num_images)
-    return levels(model, params, denoise(model, params, z_1, key_steps, 0, num_steps, num_steps))
+    return levels(model, params, denoise(model, params, sampler, z_1, key_steps, num_steps), sampler, key_steps)
+
+
+def _gammas(model: VDM, params: Params, spacing: Spacing, i: int | jax.Array, num_steps: int | jax.Array) -> Gammas:
+    """Return -log SNR around step i of num_steps."""
+    before = jnp.maximum(jnp.asarray(i) - 1, 0)
+    steps_left = [num_steps - i - 1, num_steps - i, num_steps - before]
+    times = [jnp.asarray(left / num_steps) for left in steps_left]
+    if spacing == "time":
+        return Gammas(*(model.gamma(params, t) for t in times))
+    gamma_0, gamma_1 = model.gamma(params, jnp.asarray(0.0)), model.gamma(params, jnp.asarray(1.0))
+    return Gammas(*(gamma_0 + (gamma_1 - gamma_0) * t for t in times))
+
+
+def _eps_hat(model: VDM, params: Params, z_t: Latents, gamma_t: Scalar) -> Latents:
+    batch = z_t.shape[0]
+    return model.eps_hat(params, z_t, jnp.broadcast_to(gamma_t, (batch,)), jnp.zeros(batch))

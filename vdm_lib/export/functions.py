@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jax.stages import Wrapped
 from jax.typing import ArrayLike
 
-from vdm_lib import diffusion, likelihood
+from vdm_lib import sampling
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM, Noise
-from vdm_lib.sampling import reverse_step
+from vdm_lib.noise import image_normals
+from vdm_lib.sampler import ANCESTRAL, Sampler
 from vdm_lib.types import Conditioning, Latents, Levels, Params, PerImage
 
 # Named, so that a user's jax_default_prng_impl does not change what the files compute.
@@ -50,12 +51,6 @@ def unflatten_params(flat: dict[str, Any]) -> Params:
     return params
 
 
-def _normal_per_image(key: jax.Array, shape: tuple[Any, ...]) -> jax.Array:
-    """Return standard normal noise [b, ...] in which that of image i depends on the key and i alone."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(shape[0]))
-    return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
-
-
 def eps_hat(model: VDM, params: dict[str, Any], z_t: Latents, gamma_t: PerImage, conditioning: Conditioning) -> Latents:
     """Return the network's estimate of the noise in z_t, Eq. (13) ff. of arXiv 2107.00630."""
     return model.eps_hat(unflatten_params(params), z_t, gamma_t, conditioning)
@@ -70,9 +65,9 @@ def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: ArrayLike) -> 
     batch = images.shape[0]
     spread = jnp.arange(batch, dtype=jnp.float32) / jnp.asarray(batch, jnp.float32)
     noise = Noise(
-        eps_0=_normal_per_image(key_0, images.shape),
+        eps_0=image_normals(key_0, jnp.arange(batch), images.shape[1:]),
         t=jnp.mod(jax.random.uniform(key_t) + spread, 1.0),
-        eps=_normal_per_image(key_eps, images.shape),
+        eps=image_normals(key_eps, jnp.arange(batch), images.shape[1:]),
     )
     total = model.losses(unflatten_params(params), images, jnp.zeros(batch), noise).total
     return nats_to_bpd(total, model.data.num_dims)
@@ -80,23 +75,23 @@ def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: ArrayLike) -> 
 
 def start(model: VDM, num: Any, seed: ArrayLike) -> tuple[Latents, jax.Array]:
     """Return standard normal z_1 [num, h, w, c] and the key data uint32 [2] of the steps, both from the seed."""
-    key_1, key_steps = jax.random.split(jax.random.key(seed, impl=_PRNG))
-    return _normal_per_image(key_1, (num, *model.data.image_shape)), jax.random.key_data(key_steps)
+    z_1, key_steps = sampling.start(model, jax.random.key(seed, impl=_PRNG), num)
+    return z_1, jax.random.key_data(key_steps)
 
 
-def images(model: VDM, params: dict[str, Any], z_1: Latents, key_data: ArrayLike, num_steps: ArrayLike) -> jax.Array:
-    """Return uint8 images [b, h, w, c] by num_steps ancestral steps from z_1, Eq. (6) of `diffusion`."""
-    nested = unflatten_params(params)
-    key = jax.random.wrap_key_data(jnp.asarray(key_data), impl=_PRNG)
-    num_steps = jnp.asarray(num_steps)
-
-    def body(i: jax.Array, z: jax.Array) -> jax.Array:
-        noise = _normal_per_image(jax.random.fold_in(key, i), z.shape)
-        return reverse_step(model, nested, z, noise, i, num_steps)
-
-    z_0 = jax.lax.fori_loop(0, num_steps, body, z_1)
-    z_0_rescaled = z_0 / diffusion.alpha(model.gamma(nested, jnp.asarray(0.0)))
-    return likelihood.most_likely_levels(z_0_rescaled, model.data.num_levels).astype(jnp.uint8)
+def images(
+    model: VDM,
+    params: dict[str, Any],
+    z_1: Latents,
+    key_data: ArrayLike,
+    num_steps: ArrayLike,
+    sampler: Sampler = ANCESTRAL,
+) -> jax.Array:
+    """Return uint8 images [b, h, w, c] by num_steps steps from z_1; ancestral ones are Eq. (6) of `diffusion`."""
+    nested, num_steps = unflatten_params(params), jnp.asarray(num_steps)
+    key_steps = jax.random.wrap_key_data(jnp.asarray(key_data), impl=_PRNG)
+    z_0 = sampling.denoise(model, nested, sampler, z_1, key_steps, num_steps)
+    return sampling.levels(model, nested, z_0, sampler, key_steps)
 
 
 class Jitted(NamedTuple):
@@ -110,4 +105,8 @@ class Jitted(NamedTuple):
 @cache
 def jitted(model: VDM) -> Jitted:
     """Return the functions of a model under jit; they take flat parameters first."""
-    return Jitted(*(jax.jit(partial(function, model)) for function in (eps_hat, bpd, images)))
+    return Jitted(
+        eps_hat=jax.jit(partial(eps_hat, model)),
+        bpd=jax.jit(partial(bpd, model)),
+        images=jax.jit(partial(images, model), static_argnames="sampler"),
+    )

@@ -1,0 +1,31 @@
+"""How noise becomes images: the choices of sampling; the mathematics is in `solvers`."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from vdm_lib.errors import ConfigError
+
+Solver = Literal["ancestral", "ddim", "dpm"]
+Spacing = Literal["time", "log_snr"]
+Decoding = Literal["argmax", "categorical"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How noise becomes images."""
+
+    solver: Solver = "ancestral"
+    """Formulas (1) to (3) of `solvers`."""
+    spacing: Spacing = "time"
+    """What the steps divide evenly: the time t, or log SNR. For a schedule that is linear in t both are the same."""
+    decoding: Decoding = "argmax"
+    """The likeliest level of p(x | z_0), or a draw of it."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (("solver", Solver), ("spacing", Spacing), ("decoding", Decoding)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+
+
+ANCESTRAL = Sampler()
+"""The original's."""
