@@ -11,7 +11,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+from jaxtyping import Key as KeyArray
 
 from vdm_lib.types import Conditioning, KeyPerImage, Latents, PerImage
 
@@ -36,17 +37,15 @@ def fourier_features(z: Latents, exponents: tuple[int, ...]) -> Float[Array, "b 
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
-class DropoutPerImage(nn.Dropout):
-    """Dropout with a key for each image, so that an image's mask does not depend on what else is in its batch."""
+class DropoutPerImage(nn.Module):
+    """Dropout by a given mask, so that an image's mask does not depend on what else is in its batch."""
+
+    rate: float
 
     @nn.compact
-    def __call__(self, inputs: Any, deterministic: bool | None = None, rng: Any = None) -> Any:
-        """Return the kept features divided by the share that is kept; rng is [b] keys."""
-        if deterministic or self.rate == 0.0:
-            return inputs
-        keep = 1.0 - self.rate
-        mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, inputs.shape[1:]))(rng)
-        return jnp.where(mask, inputs / keep, 0.0)
+    def __call__(self, inputs: Any, mask: Any) -> Any:
+        """Return the kept features divided by the share that is kept; no mask, no dropout."""
+        return inputs if mask is None else jnp.where(mask, inputs / (1.0 - self.rate), 0.0)
 
 
 class ResnetBlock(nn.Module):
@@ -58,16 +57,16 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w i"], cond: Float[Array, "b d"], dropout_keys: KeyPerImage | None
+        self, x: Float[Array, "b h w i"], cond: Float[Array, "b d"], mask: Bool[Array, "b h w o"] | None
     ) -> Float[Array, "b h w o"]:
-        """Return [b, h, w, features] for x [b, h, w, any] and cond [b, any]; no keys, no dropout."""
+        """Return [b, h, w, features] for x [b, h, w, any] and cond [b, any]; mask says what dropout keeps."""
         # The unnamed norms become GroupNorm_0 and GroupNorm_1, as in the original.
         h = _conv3x3(self.features, "conv1", self.dtype)(nn.swish(_group_norm(self.dtype)(x)))
         zeros = nn.initializers.zeros
         projection = nn.Dense(self.features, use_bias=False, kernel_init=zeros, name="cond_proj", dtype=self.dtype)
         h = h + projection(cond)[:, None, None, :]
         h = nn.swish(_group_norm(self.dtype)(h))
-        h = DropoutPerImage(self.dropout)(h, deterministic=dropout_keys is None, rng=dropout_keys)
+        h = DropoutPerImage(self.dropout)(h, mask)
         h = _conv3x3(self.features, "conv2", self.dtype, zeros)(h)
         if x.shape[-1] != self.features:
             x = nn.Dense(self.features, name="nin_shortcut", dtype=self.dtype)(x)
@@ -134,31 +133,38 @@ class ScoreUNet(nn.Module):
             h = jnp.concatenate([z, fourier_features(z, self.fourier_exponents)], axis=-1)
         h = _conv3x3(self.n_embd, "conv_in", self.dtype)(h)
         # Row n holds the keys of block n in the order of the calls, however the layers are compiled.
+        dropout_keys = dropout_keys if self.dropout > 0.0 else None
         keys = None if dropout_keys is None else _keys_per_block(dropout_keys, 2 * self.n_layer + 3)
         up_from = self.n_layer + 2
+        scan = self.scan and not self.is_initializing()
+        size = (*z.shape[1:3], self.n_embd)
+        # All masks in one draw where layers are not looped over: a draw each takes a third of the compilation.
+        masks = None if keys is None or scan else _masks(keys, self.dropout, size)
 
-        def level(
-            direction: str, i: int, h: Float[Array, "b h w i"], key: KeyPerImage | None
-        ) -> Float[Array, "b h w o"]:
-            h = self._block(f"{direction}.block_{i}")(h, cond, key)
+        def mask(i: int) -> Bool[Array, "b h w o"] | None:
+            if masks is not None:
+                return masks[i]
+            return None if keys is None else _masks(keys[i], self.dropout, size)
+
+        def level(direction: str, i: int, h: Float[Array, "b h w i"], block: int) -> Float[Array, "b h w o"]:
+            h = self._block(f"{direction}.block_{i}")(h, cond, mask(block))
             return self._attention(f"{direction}.attn_{i}")(h) if self.with_attention else h
 
-        scan = self.scan and not self.is_initializing()
         skips: Any = [h]
         if scan:
             h, skips = self._scan_down(h, cond, _part(keys, 0, self.n_layer))
         else:
             for i in range(self.n_layer):
-                h = level("down", i, h, _key(keys, i))
+                h = level("down", i, h, i)
                 skips.append(h)
-        h = self._block("mid.block_1")(h, cond, _key(keys, self.n_layer))
+        h = self._block("mid.block_1")(h, cond, mask(self.n_layer))
         h = self._attention("mid.attn_1")(h)
-        h = self._block("mid.block_2")(h, cond, _key(keys, self.n_layer + 1))
+        h = self._block("mid.block_2")(h, cond, mask(self.n_layer + 1))
         if scan:
             h = self._scan_up(h, cond, _part(keys, up_from, None), skips)
         else:
             for i in range(self.n_layer + 1):
-                h = level("up", i, jnp.concatenate([h, skips.pop()], axis=-1), _key(keys, up_from + i))
+                h = level("up", i, jnp.concatenate([h, skips.pop()], axis=-1), up_from + i)
         h = nn.swish(_group_norm(self.dtype)(h))
         h = _conv3x3(z.shape[-1], "conv_out", self.dtype, nn.initializers.zeros)(h)
         return h.astype(z.dtype) + z
@@ -197,7 +203,8 @@ class ScoreUNet(nn.Module):
         attention = AttnBlock(self.dtype, parent=None)
 
         def apply(params: Any, h: Any, key: KeyPerImage | None) -> Any:
-            h = block.apply({"params": params["block"]}, h, cond, key)
+            mask = None if key is None else _masks(key, self.dropout, (*h.shape[1:3], self.n_embd))
+            h = block.apply({"params": params["block"]}, h, cond, mask)
             return attention.apply({"params": params["attn"]}, h) if self.with_attention else h
 
         return jax.checkpoint(apply) if self.remat else apply
@@ -219,8 +226,10 @@ def _keys_per_block(keys: KeyPerImage, num_blocks: int) -> Any:
     return jax.vmap(lambda n: jax.vmap(lambda key: jax.random.fold_in(key, n))(keys))(jnp.arange(num_blocks))
 
 
-def _key(keys: Any, i: int) -> KeyPerImage | None:
-    return None if keys is None else keys[i]
+def _masks(keys: KeyArray[Array, "*n"], rate: float, size: tuple[int, ...]) -> Bool[Array, "*n h w o"]:
+    """Return what dropout keeps for each key: a mask of the given size."""
+    masks = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, size))(keys.reshape(-1))
+    return masks.reshape(*keys.shape, *size)
 
 
 def _part(keys: Any, start: int, stop: int | None) -> Any:

@@ -26,7 +26,7 @@ from tests.golden.variants import (
 from tests.shared import shared_path
 from vdm_lib import diffusion, likelihood, optim, sampling
 from vdm_lib.model import VDM
-from vdm_lib.unet import fourier_features, time_embedding
+from vdm_lib.unet import DropoutPerImage, fourier_features, time_embedding
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))
@@ -167,10 +167,11 @@ def test_losses_with_dropout(v):
     masks = iter(np.unpackbits(v.values["in/dropout_keep_masks_packed"], axis=-1))
 
     def drop_as_given(dropout, args, kwargs, context):
-        if not isinstance(context.module, nn.Dropout) or context.method_name != "__call__":
+        if not isinstance(context.module, DropoutPerImage) or context.method_name != "__call__":
             return dropout(*args, **kwargs)
-        assert not kwargs["deterministic"]
-        return args[0] * next(masks) / keep
+        inputs, own_mask = args
+        assert own_mask.shape == inputs.shape
+        return inputs * next(masks) / keep
 
     images, conditioning, noise = v.batch(v.values["in/u0"])
     with nn.intercept_methods(drop_as_given):
