@@ -51,7 +51,8 @@ def _problems(plan: Plan, summaries: dict[str, Summary], rejects: list[Problem])
                 problems.append(Problem(split, 0, f"split: all of its {plan.num_images[split]} images are bad"))
     if too_many_rejects:
         for reject in rejects:
-            problems.append(Problem(reject.split, reject.index, f"image {reject.index}: {reject.message}"))
+            message = f"image {reject.index}: {reject.message}; --max-bad is {plan.max_bad}"
+            problems.append(Problem(reject.split, reject.index, message))
     return sorted(problems, key=lambda problem: (problem.split, problem.index, problem.message))
 
 
