@@ -43,6 +43,8 @@ def keep_quiet() -> None:
             os.environ.setdefault(name, value)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # Without a home that can be written it keeps its cache in a temporary directory, and says so in two lines.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # That there are no credentials here is said when a bucket refuses, not when one is public.
     logging.getLogger("google.auth").setLevel(logging.ERROR)
     before = sys.unraisablehook
