@@ -138,8 +138,8 @@ def _held(out_dir: epath.Path) -> Iterator[None]:
 
 def _unwritable(out_dir: epath.Path, error: OSError) -> DataError:
     reason = explain(error) or error.strerror or str(error)
-    if error.filename is not None and os.fspath(error.filename) != os.fspath(out_dir):
-        reason += f": {os.fspath(error.filename)}"
+    if error.filename is not None and str(error.filename) != os.fspath(out_dir):
+        reason += f": {error.filename}"
     if isinstance(error, FileNotFoundError) and os.fspath(out_dir).startswith("gs://"):
         reason = "there is no such bucket"  # all that the error itself says is an address
     return DataError(f"{out_dir} cannot be written: {reason}")
