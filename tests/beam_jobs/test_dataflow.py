@@ -91,11 +91,8 @@ def staged(gcs, ending):
     return data
 
 
-@pytest.mark.slow  # builds the package and runs the job
-def test_the_submitted_job_runs_from_the_staged_pipeline_and_package_alone(gcs, cifar10, tmp_path):
-    elsewhere = tmp_path / "worker"
-    for path in cifar10.iterdir():
-        gcs.store.put("bucket", f"source/{path.name}", path.read_bytes())
+def executing(gcs, elsewhere):
+    """Return what runs a job as a worker does, in a directory with nothing but what was staged, and keeps its log."""
 
     def execute(job):
         (elsewhere / "package").mkdir(parents=True)
@@ -107,7 +104,16 @@ def test_the_submitted_job_runs_from_the_staged_pipeline_and_package_alone(gcs, 
         (elsewhere / "log").write_text(done.stderr)
         return done.returncode == 0
 
-    with serving(DataflowStub(execute)) as stub:
+    return execute
+
+
+@pytest.mark.slow  # builds the package and runs the job
+def test_the_submitted_job_runs_from_the_staged_pipeline_and_package_alone(gcs, cifar10, tmp_path):
+    elsewhere = tmp_path / "worker"
+    for path in cifar10.iterdir():
+        gcs.store.put("bucket", f"source/{path.name}", path.read_bytes())
+
+    with serving(DataflowStub(executing(gcs, elsewhere))) as stub:
         done = submit(
             *(gcs, stub, tmp_path, "cifar10", "--source", "gs://bucket/source", "--limit", "40"),
             *("--job_name", "vdm-cifar10", "--num_workers", "3", "--max_num_workers", "7"),

@@ -1,4 +1,4 @@
-"""Whole trainings through the flow, away from this machine: by ssh, and on slices of the fake TPU API."""
+"""What flows do away from this machine: trainings by ssh and on slices of the fake TPU API, data by Dataflow."""
 
 import json
 import os
@@ -14,6 +14,8 @@ from prefect.client.orchestration import get_client
 
 from flows import run_view
 from flows.train import vdm_train
+from tests.beam_jobs.dataflow_stub import DataflowStub
+from tests.beam_jobs.test_dataflow import executing, service_account, serving
 from tests.pipelines.launch.conftest import fake, gcloud_home  # noqa: F401
 from tests.pipelines.launch.fake_tpu import FakeTpu
 from tests.pipelines.launch.launching import HERE as LAUNCH
@@ -95,6 +97,31 @@ def test_a_flow_that_is_cancelled_or_killed_gives_its_slice_back(shared, fake: F
     # The program had the time to save its last step.
     rows = _rows(shared / "run")
     assert run_view.checkpoint_steps(str(shared / "run"))[-1] == rows[-1]["step"]
+
+
+def test_data_by_dataflow_are_made_once(gcs, tmp_path):
+    account = service_account(gcs, tmp_path / "key.json")
+    with get_client(sync_client=True) as client:
+        address = {"PREFECT_API_URL": str(client.api_url), "GOOGLE_APPLICATION_CREDENTIALS": str(account)}
+    with serving(DataflowStub(executing(gcs, tmp_path / "worker"))) as stub:
+        options = [
+            "--project=test-project", "--region=us-central1", "--temp_location=gs://bucket/tmp", "--no_auth",
+            f"--dataflow_endpoint={stub.url}", "--job_name=vdm-digits",
+        ]  # fmt: skip
+        parameters = {"out": "gs://bucket/out", "limit": 8, "runner": "DataflowRunner", "beam_options": options}
+        # A process of its own: gcsfs keeps its connections for the life of one.
+        code = (
+            "from flows.preprocess import vdm_preprocess\n"
+            f"print(*(vdm_preprocess(return_state=True, **{parameters!r}).name for _ in range(2)))"
+        )
+        environment = os.environ | gcs.environment() | address
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.stdout.split() == ["Completed", "Skipped"], done.stderr
+    assert stub.job["name"] == "vdm-digits"
+    written = {name for name in gcs.store.objects["bucket"] if name.startswith("out/")}
+    assert {"out/manifest.json", "out/flow-options.json"} <= written
 
 
 def _one_host() -> str:
