@@ -77,6 +77,8 @@ def _check_ours(out_dir: epath.Path) -> list[str]:
     Raises:
         ConfigError: it is complete, holds files that are not ours, or is not a directory.
     """
+    if not out_dir.exists():
+        return []  # an object store has no empty directories: none was made
     if not out_dir.is_dir():
         raise ConfigError(f"{out_dir} is a file: choose another output directory")
     names = _names(out_dir)
