@@ -56,7 +56,7 @@ def test_a_split_is_loaded_from_a_bucket_and_a_complete_one_is_kept(gcs, digits_
     loaded = run(gcs, "gs://bucket/digits", program=[sys.executable, "-c", LOAD])
     assert loaded.stdout.strip() == json.loads(before["digits/manifest.json"])["splits"]["train"]["fingerprint"]
     done = run(gcs, "prepare", "digits", "--out", "gs://bucket/digits")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "already holds a complete data set" in done.stderr
     assert gcs.store.objects["bucket"] == before
 
