@@ -150,7 +150,9 @@ def write_shard(plan: Plan, task: Task) -> WrittenShard:
     except DataError as error:
         problem = Problem(split, task.start, str(error))
     except OSError as error:
-        problem = Problem(split, task.start, f"shard {name}: {error}")
+        # Which file, but not the number of the error, which means nothing to anybody.
+        where = "" if error.filename is None else f": {error.filename}"
+        problem = Problem(split, task.start, f"shard {name}: {error.strerror or error}{where}")
     return WrittenShard(
         task=task,
         info=info,

@@ -69,6 +69,7 @@ def _json(result: Any) -> str:
 
 def program() -> NoReturn:
     """Be the process of the command."""
+    _open_standard_streams()
     argv = sys.argv[1:]
     try:
         code = _run(argv)
@@ -77,6 +78,18 @@ def program() -> NoReturn:
         # Taken down piece by piece, jaxlib crashes where a compilation was interrupted.
         os._exit(EXIT_ERROR)
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Lead those that the caller has closed to nowhere: a file that is opened later must not take their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It takes the lowest number that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

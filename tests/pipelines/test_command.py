@@ -148,6 +148,13 @@ def test_output_that_nobody_takes_is_no_traceback(where, message):
     assert done.stderr.count("\n") == message.count("\n")
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed):
+    line = f"{sys.executable} -m pipelines.command train debug --print-config {closed}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_job_that_is_terminated_cleans_up(monkeypatch, tmp_path, capsys):
     half_written = tmp_path / "half"
 
