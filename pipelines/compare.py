@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from pipelines import run_dir
@@ -18,10 +17,9 @@ from vdm_lib.config import Config
 from vdm_lib.data import Split, load_split
 from vdm_lib.errors import ConfigError
 from vdm_lib.evaluate import Estimator, check_data, measure, spread_of
-from vdm_lib.measure import make_estimator
-from vdm_lib.passes import Runner
+from vdm_lib.measure import make_estimator, make_runner
 from vdm_lib.restore import newest_step, restore_ema
-from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.sharding import make_mesh
 from vdm_lib.time_density import mixture
 
 # Two-sided, about one false verdict in twenty.
@@ -153,6 +151,5 @@ def _prepare(
     step = int(step_text) if step_text else newest_step(workdir)
     restored = restore_ema(workdir, config, step, raw=config.eval.params == "raw")
     run_dir.check_same_data(restored.metadata["data_fingerprints"], at_hand)
-    mesh = make_mesh()
-    runner = Runner(jax.device_put(restored.params, replicated(mesh)), images, mesh, config.eval.batch_size)
+    runner = make_runner(config, restored.params, images, make_mesh())
     return _Checkpoint(name, step, config, params_digest(restored.params), make_estimator(config, runner))

@@ -20,6 +20,9 @@ from vdm_lib.report import BpdReport
 from vdm_lib.sharding import replicated
 from vdm_lib.types import Params
 
+# Of one layer's activations; a core's second-level cache holds 1 to 2 MiB. Measured: benchmarks/evaluate.py.
+_CACHE_BYTES = 2 * 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class Measured:
@@ -57,7 +60,7 @@ def measure_split(
     """
     check_data(config, split)
     evaluation, model = config.eval, VDM.from_config(config)
-    runner = Runner(jax.device_put(params, replicated(mesh)), split, mesh, evaluation.batch_size)
+    runner = make_runner(config, params, split, mesh)
     estimator = make_estimator(config, runner, store)
     measurement = measure(estimator, evaluation, split.name, store=store, on_pass=on_pass)
     report = summarise(
@@ -70,6 +73,18 @@ def measure_split(
         timesteps=0 if evaluation.estimator == "ode" else model.model.timesteps,
     )
     return Measured(report, estimator, measurement)
+
+
+def make_runner(config: Config, params: Params, split: Split, mesh: Mesh) -> Runner:
+    """Return what applies estimates to a split, in batches of `config.eval.batch_size`.
+
+    On a CPU as many images go through the network together as its cache holds the activations of; an accelerator wants
+    the whole batch.
+    """
+    height, width, _ = config.data.image_shape
+    bytes_per_image = 4 * height * width * config.model.n_embd
+    at_once = max(1, _CACHE_BYTES // bytes_per_image) if jax.default_backend() == "cpu" else 0
+    return Runner(jax.device_put(params, replicated(mesh)), split, mesh, config.eval.batch_size, at_once)
 
 
 def make_estimator(config: Config, runner: Runner, store: PassStore | None = None) -> Estimator:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,13 @@ class Memory:
 def bound_of(num_images: int, *, seed: int = 0, batch_size: int = 64):
     known = gaussian(num_images)
     return make_bound(known.model, known.runner(batch_size), seed, "uniform")
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 23, 100])
+def test_the_result_does_not_depend_on_how_many_go_through_the_network_together(at_once):
+    whole = bound_of(23)
+    pieces = replace(whole, runner=replace(whole.runner, at_once=at_once))
+    np.testing.assert_allclose(pieces.one_pass(1), whole.one_pass(1), rtol=1e-5)
 
 
 def test_the_result_does_not_depend_on_the_batch_size():
