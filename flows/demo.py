@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -152,38 +153,40 @@ def start_worker(root: Path, environment: dict[str, str]) -> None:
 
 
 def stop(root: Path) -> bool:
-    """End the server and the worker that `start` left and wait for their jobs; say whether there was anything.
-
-    The jobs of a worker that ends are asked to stop by the kernel, and save their state.
-    """
+    """End the server and the worker that `start` left, once their jobs have saved; say whether there was anything."""
     path = root / _PIDS
     if not path.exists():
         return False
-    known = json.loads(path.read_text())
-    # The worker first: it stops the runs that it has started. One that has crashed stops none: they are asked here.
-    names = [name for name in ("worker", "server") if name in known and _is_ours(known[name])]
-    orphans = [] if "worker" in names else [pid for pid in _processes_of(root) if _ENGINE in _command_line(pid)]
-    asked = [*(known[name] for name in names), *orphans]
-    for pid in asked:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    _wait_for_jobs(root, _STOP_S, _REPORT_S if orphans else _STOP_S)
-    for pid in _processes_of(root):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    known = {name: pid for name, pid in json.loads(path.read_text()).items() if _is_ours(pid)}
+    server = known.pop("server", None)
+    # A worker that is asked takes no new runs, and waits for those that it has: these are asked themselves.
+    flows = [pid for pid in _processes_of(root) if _ENGINE in _command_line(pid)]
+    _ask(signal.SIGTERM, [*known.values(), *flows])
+    _wait(root, _STOP_S, _REPORT_S if server is None else _STOP_S, {server})
+    if server is not None:
+        # The last, as the flows report to it.
+        _ask(signal.SIGTERM, [server])
+        _wait(root, _STOP_S, _REPORT_S)
+    _ask(signal.SIGKILL, _processes_of(root))
     path.unlink()
-    return bool(asked)
+    return bool(server or known or flows)
 
 
-def _wait_for_jobs(root: Path, limit_s: float, report_s: float) -> None:
+def _ask(number: signal.Signals, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _wait(root: Path, limit_s: float, report_s: float, but: Collection[int | None] = ()) -> None:
     """Wait until the processes of this directory have ended; where no job is left, for report_s at most."""
     started, told = time.monotonic(), False
-    while left := _processes_of(root):
+    while left := [pid for pid in _processes_of(root) if pid not in but]:
         waited = time.monotonic() - started
         if waited > limit_s or (waited > report_s and not any(_JOB in _command_line(pid) for pid in left)):
             return
         if waited > _QUIET_S and not told:
-            print("waiting for the jobs of the demo before, which save their state", flush=True)
+            print("waiting for the jobs of the demo, which save their state", flush=True)
             told = True
         time.sleep(0.2)
 
