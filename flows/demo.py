@@ -31,7 +31,7 @@ _PIDS = "pids.json"
 _START_S = 300.0
 # A job that compiles sees the request to stop after that.
 _STOP_S = 120.0
-# What a flow whose server is gone may take for its last report, which nobody hears.
+# For the last reports of flows without a job; a worker that is asked may stay, and a server may be gone.
 _REPORT_S = 10.0
 _QUIET_S = 3.0
 # In command lines: the process of a flow, and that of a job.
@@ -162,11 +162,11 @@ def stop(root: Path) -> bool:
     # A worker that is asked takes no new runs, and waits for those that it has: these are asked themselves.
     flows = [pid for pid in _processes_of(root) if _ENGINE in _command_line(pid)]
     _ask(signal.SIGTERM, [*known.values(), *flows])
-    _wait(root, _STOP_S, _REPORT_S if server is None else _STOP_S, {server})
+    _wait(root, but={server})
     if server is not None:
         # The last, as the flows report to it.
         _ask(signal.SIGTERM, [server])
-        _wait(root, _STOP_S, _REPORT_S)
+        _wait(root)
     _ask(signal.SIGKILL, _processes_of(root))
     path.unlink()
     return bool(server or known or flows)
@@ -178,14 +178,17 @@ def _ask(number: signal.Signals, pids: Iterable[int]) -> None:
             os.kill(pid, number)
 
 
-def _wait(root: Path, limit_s: float, report_s: float, but: Collection[int | None] = ()) -> None:
-    """Wait until the processes of this directory have ended; where no job is left, for report_s at most."""
-    started, told = time.monotonic(), False
+def _wait(root: Path, but: Collection[int | None] = ()) -> None:
+    """Wait until the processes of this directory have ended: _STOP_S at most, _REPORT_S once no job is among them."""
+    started = last_job = time.monotonic()
+    told = False
     while left := [pid for pid in _processes_of(root) if pid not in but]:
-        waited = time.monotonic() - started
-        if waited > limit_s or (waited > report_s and not any(_JOB in _command_line(pid) for pid in left)):
+        now = time.monotonic()
+        if any(_JOB in _command_line(pid) for pid in left):
+            last_job = now
+        if now - started > _STOP_S or now - last_job > _REPORT_S:
             return
-        if waited > _QUIET_S and not told:
+        if now - started > _QUIET_S and not told:
             print("waiting for the jobs of the demo, which save their state", flush=True)
             told = True
         time.sleep(0.2)
