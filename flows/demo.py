@@ -163,6 +163,7 @@ def stop(root: Path) -> bool:
     flows = [pid for pid in _processes_of(root) if _ENGINE in _command_line(pid)]
     _ask(signal.SIGTERM, [*known.values(), *flows])
     _wait(root, but={server})
+    _ask(signal.SIGKILL, [pid for pid in _processes_of(root) if pid != server])
     if server is not None:
         # The last, as the flows report to it.
         _ask(signal.SIGTERM, [server])
