@@ -20,10 +20,16 @@ _DECODING = 2**31 - 1
 
 
 def reverse_step(
-    model: VDM, params: Params, z_t: Latents, noise: Latents, i: jax.Array, num_steps: int | jax.Array
+    model: VDM,
+    params: Params,
+    z_t: Latents,
+    noise: Latents,
+    i: int | jax.Array,
+    num_steps: int | jax.Array,
+    spacing: Spacing = "time",
 ) -> Latents:
-    """Return z_s of the ancestral step i of num_steps: from t = (T - i) / T to s = (T - i - 1) / T."""
-    gammas = _gammas(model, params, "time", i, num_steps)
+    """Return z_s of the ancestral step i of num_steps; evenly in time from t = (T - i) / T to s = (T - i - 1) / T."""
+    gammas = _gammas(model, params, spacing, i, num_steps)
     return diffusion.p_sample(z_t, _eps_hat(model, params, z_t, gammas.t), noise, gammas.s, gammas.t)
 
 
@@ -48,14 +54,12 @@ def advance(
     num_steps: int | jax.Array,
 ) -> Chain:
     """Return the chain after step i of num_steps; i and num_steps may be traced, so that one program serves all."""
+    if sampler.solver == "ancestral":
+        noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
+        return chain._replace(z=reverse_step(model, params, chain.z, noise, i, num_steps, sampler.spacing))
     gammas = _gammas(model, params, sampler.spacing, i, num_steps)
     eps_hat = _eps_hat(model, params, chain.z, gammas.t)
-    if sampler.solver == "ddim":
-        return solvers.ddim(chain, eps_hat, gammas)
-    if sampler.solver == "dpm":
-        return solvers.dpm(chain, eps_hat, gammas)
-    noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
-    return Chain(diffusion.p_sample(chain.z, eps_hat, noise, gammas.s, gammas.t), chain.x_hat)
+    return (solvers.ddim if sampler.solver == "ddim" else solvers.dpm)(chain, eps_hat, gammas)
 
 
 def denoise(

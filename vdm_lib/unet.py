@@ -132,8 +132,8 @@ class ScoreUNet(nn.Module):
         if self.fourier_exponents:
             h = jnp.concatenate([z, fourier_features(z, self.fourier_exponents)], axis=-1)
         h = _conv3x3(self.n_embd, "conv_in", self.dtype)(h)
-        # Row n holds the keys of block n in the order of the calls, however the layers are compiled.
         dropout_keys = dropout_keys if self.dropout > 0.0 else None
+        # Row n holds the keys of block n in the order of the calls, however the layers are compiled.
         keys = None if dropout_keys is None else _keys_per_block(dropout_keys, 2 * self.n_layer + 3)
         up_from = self.n_layer + 2
         scan = self.scan and not self.is_initializing()
