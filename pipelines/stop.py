@@ -4,9 +4,7 @@ A wish travels through the compiled step: each device passes a number in, and th
 It is read one step later, when it is there anyway, so that no process waits for it.
 """
 
-import ctypes
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,11 +18,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
+from pipelines.launch.with_parent import set_death_signal
 from vdm_lib.hosts import is_first
 from vdm_lib.sharding import put_global, split_by_image
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -48,7 +46,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.requested = True
-        _outlive_launcher()
+        # A launcher that ends while this job saves is no second wish.
+        set_death_signal(0)
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
 
@@ -59,12 +58,6 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _outlive_launcher() -> None:
-    """Take back the death signal of pipelines.launch.local: a launcher that ends meanwhile is no second wish."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
 
 
 class Wish(IntEnum):

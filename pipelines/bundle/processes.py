@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from pipelines.launch.local import ending_with_parent
+from pipelines.launch.with_parent import ending_with_parent
 
 Done = subprocess.CompletedProcess[str]
 

@@ -1,35 +1,21 @@
 """The launcher for this machine: a job as a process that never outlives who started it.
 
-Run as a script (`python local.py PARENT PROGRAM ...`) it asks the kernel for SIGTERM at its parent's death and becomes
-the program: a flow that is killed with -9 cannot stop its job any more, and a training would hold the accelerator.
+A flow that is killed with -9 cannot stop its job any more, and a training would hold the accelerator.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-if __name__ == "__main__":
-    # As a script only the standard library is needed, so that it starts in milliseconds.
-    _PR_SET_PDEATHSIG = 1
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("the process that started this job is gone")
-    try:
-        os.execvp(sys.argv[2], sys.argv[2:])
-    except OSError as error:
-        sys.exit(f"cannot start {sys.argv[2]}: {error.strerror}")
-
 from pipelines.launch.errors import LaunchError
 from pipelines.launch.job import Job
+from pipelines.launch.with_parent import ending_with_parent
 
 # The process that started a job; while it lives it is the parent of the job's first process.
 _PARENT_VARIABLE = "VDM_JOB_PARENT"
@@ -92,14 +78,6 @@ class LocalProcess:
             raise
         finally:
             process.stdout.close()
-
-
-def ending_with_parent(argv: Sequence[str]) -> list[str]:
-    """Return a program that gets SIGTERM when the process that starts it is gone, killed for one.
-
-    The death of the thread that starts it counts as that of the process: it must wait for the program.
-    """
-    return [sys.executable, "-I", __file__, str(os.getpid()), *argv]
 
 
 def stop_group(process: subprocess.Popen[str], grace_s: float) -> None:
