@@ -120,14 +120,11 @@ def _claimed(out_dir: epath.Path) -> Iterator[bool]:
 
 @contextmanager
 def _held(out_dir: epath.Path) -> Iterator[None]:
-    """Let one job at a time write into a local directory; in gs:// nothing prevents two.
+    """Let one job at a time write into a directory, where it can be held.
 
     Raises:
         DataError: another job writes into it.
     """
-    if "://" in os.fspath(out_dir):
-        yield
-        return
     with ExitStack() as stack:
         try:
             stack.enter_context(held(out_dir))

@@ -1,4 +1,4 @@
-"""A local directory that one process at a time writes into; the system lets go of it when the process ends."""
+"""A directory that one process at a time writes into; the system lets go of it when the process ends."""
 
 import fcntl
 import os
@@ -8,14 +8,17 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def held(directory: os.PathLike[str] | str) -> Iterator[None]:
-    """Hold a local directory until the block ends; it needs no file in it.
+    """Hold a directory until the block ends; it needs no file in it.
 
-    Some network file systems lock no directories: there it is as if nobody else held it.
+    Object stores and some network file systems lock no directories: there it is as if nobody else held it.
 
     Raises:
       BlockingIOError: another process holds it.
       OSError: there is no such directory.
     """
+    if "://" in os.fspath(directory):
+        yield
+        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
