@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import configs
-from benchmarks.figures import Figure, matmul_peak_flops, of_repetitions, seconds
+from benchmarks.figures import Figure, matmul_peak_flops, of_repetitions, random_params, seconds
 from pipelines import run_dir
 from vdm_lib import time_density
 from vdm_lib.bound import DiffusionLoss, make_bound
@@ -46,8 +46,7 @@ def _network() -> list[Figure]:
     config = configs.load("cifar10", {"eval.batch_size": BATCH})
     model = VDM.from_config(config)
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32)), shapes)
+    params = random_params(model, rng)
     images = rng.integers(0, 256, (BATCH, *config.data.image_shape), np.uint8)
     split = Split("test", images, np.zeros(BATCH, np.int64), 256, "0" * 64)
     runner = make_runner(config, params, split, make_mesh())

@@ -1,4 +1,4 @@
-"""What every bench shares: a figure with its spread, wall times, and this machine's own limit."""
+"""What every bench shares: a figure with its spread, wall times, this machine's own limit, a network to time."""
 
 import resource
 import statistics
@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from vdm_lib.model import VDM
+from vdm_lib.types import Params
 
 REPEATS = 5
 
@@ -56,6 +60,12 @@ def matmul_peak_flops(size: int = 2048, repeats: int = REPEATS) -> float:
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
     return 2 * size**3 / min(seconds(lambda: product(a), repeats))
+
+
+def random_params(model: VDM, rng: np.random.Generator) -> Params:
+    """Return parameters away from the zeros that a fresh network ends in, made without compiling its initialisation."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32)), shapes)
 
 
 def peak_rss_gib() -> float:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import configs
-from benchmarks.figures import Figure, of_repetitions, seconds
+from benchmarks.figures import Figure, of_repetitions, random_params, seconds
 from pipelines import run_dir
 from vdm_lib import sampling
 from vdm_lib.model import VDM
@@ -32,8 +32,7 @@ def figures() -> Iterator[Figure]:
 def _beside_the_network() -> Iterator[Figure]:
     config = configs.load("cifar10")
     model, rng = VDM.from_config(config), np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32)), shapes)
+    params = random_params(model, rng)
     z_1, key_steps = jax.jit(lambda: sampling.start(model, jax.random.key(0), BATCH))()
 
     def network(params: Params, z: Latents) -> Latents:
