@@ -29,8 +29,8 @@ def reverse_step(
     spacing: Spacing = "time",
 ) -> Latents:
     """Return z_s of the ancestral step i of num_steps; evenly in time from t = (T - i) / T to s = (T - i - 1) / T."""
-    gammas = _gammas(model, params, spacing, i, num_steps)
-    return diffusion.p_sample(z_t, _eps_hat(model, params, z_t, gammas.t), noise, gammas.s, gammas.t)
+    here = gammas(model, params, spacing, i, num_steps)
+    return solvers.ancestral(begin(z_t), _eps_hat(model, params, z_t, here.t), here, noise).z
 
 
 def start(model: VDM, key: Key, num_images: int) -> tuple[Latents, Key]:
@@ -54,12 +54,44 @@ def advance(
     num_steps: int | jax.Array,
 ) -> Chain:
     """Return the chain after step i of num_steps; i and num_steps may be traced, so that one program serves all."""
+    here = gammas(model, params, sampler.spacing, i, num_steps)
+    eps_hat = _eps_hat(model, params, chain.z, here.t)
     if sampler.solver == "ancestral":
         noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
-        return chain._replace(z=reverse_step(model, params, chain.z, noise, i, num_steps, sampler.spacing))
-    gammas = _gammas(model, params, sampler.spacing, i, num_steps)
-    eps_hat = _eps_hat(model, params, chain.z, gammas.t)
-    return (solvers.ddim if sampler.solver == "ddim" else solvers.dpm)(chain, eps_hat, gammas)
+        return solvers.ancestral(chain, eps_hat, here, noise)
+    return (solvers.ddim if sampler.solver == "ddim" else solvers.dpm)(chain, eps_hat, here)
+
+
+def retreat(
+    model: VDM, params: Params, sampler: Sampler, chain: Chain, i: int | jax.Array, num_steps: int | jax.Array
+) -> Chain:
+    """Return the chain after step i of num_steps the other way, from z_0 to the noise z_1 that a flow makes it from.
+
+    Raises:
+      ConfigError: the ancestral sampler, which no flow is.
+    """
+    if sampler.solver == "ancestral":
+        raise ConfigError("only ddim and dpm can be followed back to the noise: take one of them as the solver")
+    steps_done = (i + 1, i, jnp.maximum(jnp.asarray(i) - 1, 0))
+    here = Gammas(*(gamma_at(model, params, sampler.spacing, done / num_steps) for done in steps_done))
+    eps_hat = _eps_hat(model, params, chain.z, here.t)
+    return (solvers.ddim if sampler.solver == "ddim" else solvers.dpm)(chain, eps_hat, here)
+
+
+def gammas(model: VDM, params: Params, spacing: Spacing, i: int | jax.Array, num_steps: int | jax.Array) -> Gammas:
+    """Return -log SNR around step i of num_steps."""
+    before = jnp.maximum(jnp.asarray(i) - 1, 0)
+    steps_left = (num_steps - i - 1, num_steps - i, num_steps - before)
+    return Gammas(*(gamma_at(model, params, spacing, left / num_steps) for left in steps_left))
+
+
+def gamma_at(model: VDM, params: Params, spacing: Spacing, place: float | jax.Array) -> Scalar:
+    """Return -log SNR at a place on the way from z_0 (0) to z_1 (1), which the steps divide evenly."""
+    place = jnp.asarray(place)
+    if spacing == "time":
+        return model.gamma(params, place)
+    gamma_0, gamma_1 = model.gamma(params, jnp.asarray(0.0)), model.gamma(params, jnp.asarray(1.0))
+    return gamma_0 + (gamma_1 - gamma_0) * place
 
 
 def denoise(
@@ -110,17 +142,6 @@ def sample(
         raise ConfigError(f"a sample needs at least one image and one step, got {num_images} and {num_steps}")
     z_1, key_steps = start(model, key, num_images)
     return levels(model, params, denoise(model, params, sampler, z_1, key_steps, num_steps), sampler, key_steps)
-
-
-def _gammas(model: VDM, params: Params, spacing: Spacing, i: int | jax.Array, num_steps: int | jax.Array) -> Gammas:
-    """Return -log SNR around step i of num_steps."""
-    before = jnp.maximum(jnp.asarray(i) - 1, 0)
-    steps_left = [num_steps - i - 1, num_steps - i, num_steps - before]
-    times = [jnp.asarray(left / num_steps) for left in steps_left]
-    if spacing == "time":
-        return Gammas(*(model.gamma(params, t) for t in times))
-    gamma_0, gamma_1 = model.gamma(params, jnp.asarray(0.0)), model.gamma(params, jnp.asarray(1.0))
-    return Gammas(*(gamma_0 + (gamma_1 - gamma_0) * t for t in times))
 
 
 def _eps_hat(model: VDM, params: Params, z_t: Latents, gamma_t: Scalar) -> Latents:

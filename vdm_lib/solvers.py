@@ -10,7 +10,8 @@ of the image x_hat = (z_t - sigma_t eps_hat) / alpha_t:
                     DPM-Solver++ 2M (Lu et al., arXiv 2211.01095, Algorithm 2)
 
 (2) and (3) solve the ordinary differential equation that has the distributions of the diffusion: all their randomness
-is in where they start. Their errors fall with the first and the second power of h. A step calls the network once.
+is in where they start. Their errors fall with the first and the second power of h, and they hold for h < 0 too, which
+leads from an image to its noise. A step calls the network once.
 """
 
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from vdm_lib.types import Latents, Scalar
 
 
 class Gammas(NamedTuple):
-    """-log SNR along the chain, falling from `before` over `t` to `s`."""
+    """-log SNR along the chain, falling from `before` over `t` to `s`; rising where a flow is followed backwards."""
 
     s: Scalar
     """Where the step ends."""
@@ -37,12 +38,18 @@ class Chain(NamedTuple):
 
     z: Latents
     x_hat: Latents
-    """Estimate of the image by the step before, for the solver of second order."""
+    """Estimate of the image by the step before: for pictures, and for the solver of second order."""
 
 
 def estimate_image(z_t: Latents, eps_hat: Latents, gamma_t: Scalar) -> Latents:
     """Return x_hat, the image in z_t if eps_hat is the noise in it."""
     return (z_t - diffusion.sigma(gamma_t) * eps_hat) / diffusion.alpha(gamma_t)
+
+
+def ancestral(chain: Chain, eps_hat: Latents, gammas: Gammas, noise: Latents) -> Chain:
+    """Return the chain after a draw of p(z_s | z_t) given standard normal noise, Eq. (1)."""
+    z_s = diffusion.p_sample(chain.z, eps_hat, noise, gammas.s, gammas.t)
+    return Chain(z_s, estimate_image(chain.z, eps_hat, gammas.t))
 
 
 def ddim(chain: Chain, eps_hat: Latents, gammas: Gammas) -> Chain:
@@ -55,7 +62,7 @@ def dpm(chain: Chain, eps_hat: Latents, gammas: Gammas) -> Chain:
     """Return the chain after one step of second order, Eq. (3); the first step of a chain is of first order."""
     x_hat = estimate_image(chain.z, eps_hat, gammas.t)
     length, before = gammas.t - gammas.s, gammas.before - gammas.t
-    has_before = before > 0
+    has_before = before != 0
     slope = jnp.where(has_before, 0.5 * length / jnp.where(has_before, before, 1.0), 0.0)
     return Chain(_towards(x_hat + slope * (x_hat - chain.x_hat), chain.z, gammas), x_hat)
 
