@@ -7,15 +7,15 @@ from pathlib import Path
 from vdm_lib.errors import ConfigError, VdmError
 
 
-def check_picture(out: str) -> None:
-    """Accept a name that ends in .png at a place that can be written; missing directories may be made later.
+def check_picture(out: str, endings: tuple[str, ...] = (".png",)) -> None:
+    """Accept a name that ends in .png, or as given, at a place that can be written; directories may be made later.
 
     Raises:
       ConfigError: another ending, or a directory.
       VdmError: a place that cannot be written.
     """
-    if not out.lower().endswith(".png"):
-        raise ConfigError(f"a picture's name ends in .png, got {out!r}")
+    if not out.lower().endswith(endings):
+        raise ConfigError(f"a picture's name ends in {' or '.join(endings)}, got {out!r}")
     if "://" in out:
         return
     if Path(out).is_dir():

@@ -4,7 +4,7 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.tables import (
     FINGERPRINT_DIGITS,
@@ -188,18 +188,28 @@ class CompareResult:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """Where `vdm sample` wrote its picture."""
+    """Where `vdm sample` wrote its picture.
+
+    Attributes:
+        picture: the file.
+        num_images: images that were drawn, or decoded.
+        num_steps: sampling steps of each.
+        step: updates behind the checkpoint.
+        measured: what a picture has numbers for, by names with their units.
+    """
 
     picture: str
     num_images: int
     num_steps: int
     step: int
+    measured: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return one line."""
-        return (
+        """Return one line, and one for each number."""
+        head = (
             f"{self.num_images:,} images of step {self.step:,}, {self.num_steps:,} sampling steps each: {self.picture}"
         )
+        return columns([(head,), *((name, f"{value:.4g}") for name, value in self.measured.items())])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Pictures of images: a grid of samples as PNG, and the curve of a run."""
+"""Pictures of images: a grid of samples as PNG, an animation, and the curve of a run."""
 
 import io
 import math
@@ -17,10 +17,15 @@ _GROUND_OF_GREY = (110, 160, 220)
 _TRAINING = "training (with dropout)"
 
 
-def grid(images: UInt8[np.ndarray, "n h w c"], num_levels: int, gap: int = 1) -> UInt8[np.ndarray, "H W 3"]:
-    """Return grey or RGB images in a nearly square grid, levels stretched to 0..255, on a ground that differs."""
+def grid(
+    images: UInt8[np.ndarray, "n h w c"], num_levels: int, gap: int = 1, columns: int | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Return grey or RGB images in a grid, levels stretched to 0..255, on a ground that differs.
+
+    Without a number of columns the grid is nearly square.
+    """
     count, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
     canvas = np.full(shape, _GROUND_OF_GREY if channels == 1 else 255, np.uint8)
@@ -33,11 +38,32 @@ def grid(images: UInt8[np.ndarray, "n h w c"], num_levels: int, gap: int = 1) ->
 
 def write_png(path: str | epath.Path, picture: UInt8[np.ndarray, "H W c"], *, min_width: int = 600) -> None:
     """Write a grey or RGB picture, enlarged by whole pixels to at least min_width."""
-    factor = max(1, -(-min_width // picture.shape[1]))
-    enlarged = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    enlarged = _enlarged(picture, min_width)
     buffer = io.BytesIO()
     Image.fromarray(enlarged[..., 0] if enlarged.shape[-1] == 1 else enlarged).save(buffer, "PNG")
     write_atomically(epath.Path(path), buffer.getvalue())
+
+
+def write_gif(
+    path: str | epath.Path,
+    pictures: Sequence[UInt8[np.ndarray, "H W c"]],
+    *,
+    min_width: int = 400,
+    seconds_each: float = 0.08,
+    seconds_last: float = 2.0,
+) -> None:
+    """Write RGB pictures as an animation that repeats, each enlarged by whole pixels to at least min_width."""
+    first, *others = (Image.fromarray(_enlarged(picture, min_width)) for picture in pictures)
+    # Pillow wants milliseconds.
+    durations = [round(1000 * seconds_each)] * len(others) + [round(1000 * seconds_last)]
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    write_atomically(epath.Path(path), buffer.getvalue())
+
+
+def _enlarged(picture: UInt8[np.ndarray, "H W c"], min_width: int) -> UInt8[np.ndarray, "h w c"]:
+    factor = max(1, -(-min_width // picture.shape[1]))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def write_loss_curve(

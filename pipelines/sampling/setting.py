@@ -1,0 +1,117 @@
+"""What every picture of sampling starts from: a checkpoint, a sampler, numbers that were checked, and the loop."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from pipelines import run_dir
+from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
+from pipelines.place import check_picture
+from pipelines.progress import Progress
+from vdm_lib.errors import ConfigError
+from vdm_lib.loops import Body
+from vdm_lib.model import VDM
+from vdm_lib.restore import restore_ema
+from vdm_lib.sampler import ANCESTRAL, Sampler
+from vdm_lib.types import Key, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command says of any picture, before anything is read."""
+
+    workdir: str
+    out: str
+    num_steps: int = 250
+    seed: int = 0
+    step: int | None = None
+    """Of the checkpoint; None takes the newest."""
+    sampler: Sampler = ANCESTRAL
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model with its parameters, and how to draw from it."""
+
+    model: VDM
+    params: Params
+    step: int
+    request: Request
+
+    @property
+    def sampler(self) -> Sampler:
+        """How noise becomes images."""
+        return self.request.sampler
+
+    @property
+    def num_steps(self) -> int:
+        """Steps from noise to image."""
+        return self.request.num_steps
+
+    @property
+    def num_levels(self) -> int:
+        """Values that one channel of one pixel can take."""
+        return self.model.data.num_levels
+
+    @property
+    def key(self) -> Key:
+        """The key of all noise."""
+        return jax.random.key(self.request.seed)
+
+    def loop(self, body: Body, params: Params, state: Any, num_steps: int) -> Any:
+        """Carry a state through all steps, as `vdm_lib.loops`: one program, called step by step.
+
+        The user sees how far it is, and Ctrl-C does not wait for the last step.
+        """
+        with Progress("vdm sample", total=num_steps, unit="step") as progress:
+            progress.say(f"{num_steps:,} steps; the first one compiles")
+            step = jax.jit(body, donate_argnums=1).lower(params, state, np.int32(0)).compile()
+            check_program_fits(step, one_device(), _ADVICE)
+            # What the caller holds may be part of the state twice, which cannot be donated.
+            state = jax.tree.map(lambda leaf: leaf.copy(), state)
+            progress.begin()
+            for i in range(num_steps):
+                state = step(params, state, np.int32(i))
+                jax.block_until_ready(state)
+                progress.advance()
+                progress.report()
+        return state
+
+
+_ADVICE = "draw fewer images or fewer --frames"
+
+
+@contextmanager
+def setting(request: Request, endings: tuple[str, ...] = (".png",), **numbers: int) -> Iterator[Setting]:
+    """Give what a picture is drawn with; memory that does not suffice inside the block is told in one line.
+
+    Args:
+      request: what the command says.
+      endings: of files that the picture can be written to.
+      numbers: more numbers of the command, by the names of its options; none may be below 1.
+
+    Raises:
+      CheckpointError: no such checkpoint.
+      ConfigError: a number that is too small or too large, or a place where no picture can be written.
+      MachineError: so many images at once do not fit the memory.
+    """
+    for name, value, smallest in (("steps", request.num_steps, 1), ("seed", request.seed, 0)):
+        check_number(name, value, smallest)
+    for name, value in numbers.items():
+        check_number(name, value, 1)
+    # Before the sampling, which may take hours.
+    check_picture(request.out, endings)
+    config = run_dir.read_config(request.workdir)
+    restored = restore_ema(request.workdir, config, request.step)
+    with out_of_memory_explained(one_device(), lambda: _ADVICE):
+        yield Setting(VDM.from_config(config), restored.params, restored.step, request)
+
+
+def check_number(name: str, value: int, smallest: int) -> None:
+    """Raise ConfigError for a number outside smallest..2^31-1."""
+    if not smallest <= value < 2**31:
+        raise ConfigError(f"{name} must lie in {smallest}..2^31-1, got {value}")
