@@ -15,14 +15,27 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
-from pipelines.commands import bundle, evaluate, exchange, info, plan, prepare, release, report, sample, tpu, train
+from pipelines.commands import (
+    bundle,
+    evaluate,
+    exchange,
+    info,
+    plan,
+    prepare,
+    release,
+    report,
+    sample,
+    sample_quality,
+    tpu,
+    train,
+)
 from pipelines.quiet import keep_quiet
 from vdm_lib.errors import ConfigError, VdmError
 
 EXIT_ERROR, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
 
 # In the order of `vdm --help`.
-_MODULES = (prepare, train, evaluate, sample, bundle, report, release, exchange, info, plan, tpu)
+_MODULES = (prepare, train, evaluate, sample, sample_quality, bundle, report, release, exchange, info, plan, tpu)
 
 
 def build_parser() -> argparse.ArgumentParser:

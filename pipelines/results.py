@@ -213,6 +213,33 @@ class SampleResult:
 
 
 @dataclass(frozen=True)
+class SampleQualityResult:
+    """What `vdm sample-quality` measured.
+
+    Attributes:
+        report: the JSON file, with the protocol.
+        picture: the PNG beside it.
+        num_samples: samples that were drawn.
+        num_steps: sampling steps of each.
+        step: updates behind the checkpoint.
+        measured: values and their standard errors, by name.
+    """
+
+    report: str
+    picture: str
+    num_samples: int
+    num_steps: int
+    step: int
+    measured: dict[str, tuple[float, float]]
+
+    def __str__(self) -> str:
+        """Return the files, and one line for each number."""
+        head = f"{self.num_samples:,} samples of step {self.step:,}, {self.num_steps:,} sampling steps each: "
+        rows = [(name, with_error(value, error)) for name, (value, error) in self.measured.items()]
+        return columns([(f"{head}{self.report}, {self.picture}",), *rows])
+
+
+@dataclass(frozen=True)
 class ExportResult:
     """What `vdm export` made.
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from vdm_lib.config import DataConfig
-from vdm_lib.data import load_split
+from vdm_lib.data import Split, load_split
 from vdm_lib.errors import ConfigError, DataError
 
 
@@ -32,16 +32,21 @@ def read_images(given: Given, like: DataConfig, num: int) -> UInt8[np.ndarray, "
       ConfigError: an index that the split does not have.
     """
     split = load_split(given.data, given.split)
-    if split.images.shape[1:] != like.image_shape or split.num_levels != like.num_levels:
-        raise DataError(
-            f"{given.data} has images of {split.images.shape[1:]} with {split.num_levels} levels, the model is of "
-            f"{like.image_shape} with {like.num_levels}: give the data that it was trained on"
-        )
+    check_split(split, like, given.data)
     indices: Sequence[int] = given.indices or range(min(num, len(split.images)))
     for index in indices:
         if not 0 <= index < len(split.images):
             raise ConfigError(f"--images must lie in 0..{len(split.images) - 1}, the split {given.split}, got {index}")
     return split.images[np.asarray(indices)]
+
+
+def check_split(split: Split, like: DataConfig, data: str) -> None:
+    """Raise DataError if a split of the directory `data` has images that the model cannot take."""
+    if split.images.shape[1:] != like.image_shape or split.num_levels != like.num_levels:
+        raise DataError(
+            f"{data} has images of {split.images.shape[1:]} with {split.num_levels} levels, the model is of "
+            f"{like.image_shape} with {like.num_levels}: give the data that it was trained on"
+        )
 
 
 def read_mask(path: str, like: DataConfig) -> Bool[np.ndarray, "h w"]:

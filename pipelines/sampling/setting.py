@@ -31,6 +31,8 @@ class Request:
     step: int | None = None
     """Of the checkpoint; None takes the newest."""
     sampler: Sampler = ANCESTRAL
+    command: str = "vdm sample"
+    """What the progress is told as."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Setting:
 
         The user sees how far it is, and Ctrl-C does not wait for the last step.
         """
-        with Progress("vdm sample", total=num_steps, unit="step") as progress:
+        with Progress(self.request.command, total=num_steps, unit="step") as progress:
             progress.say(f"{num_steps:,} steps; the first one compiles")
             step = jax.jit(body, donate_argnums=1).lower(params, state, np.int32(0)).compile()
             check_program_fits(step, one_device(), _ADVICE)

@@ -1,0 +1,1 @@
+"""What the job `vdm sample-quality` is made of: features, classifiers and the picture."""
