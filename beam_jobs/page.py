@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vdm_lib.images import grid
+from vdm_lib.images import picture
 from vdm_lib.records import Manifest, Record
 
 _STYLE = """
@@ -25,7 +25,7 @@ _LETTER = 6.2
 
 
 def _picture(samples: list[Record], num_levels: int) -> str:
-    canvas = grid(np.stack([record.image for record in samples]), num_levels)
+    canvas = picture(np.stack([record.image for record in samples]), num_levels)
     buffer = io.BytesIO()
     Image.fromarray(canvas[..., 0] if canvas.shape[-1] == 1 else canvas).save(buffer, "PNG")
     return f'<img alt="sample images" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

@@ -33,7 +33,7 @@ SEEDS = 5
 
 @dataclass(frozen=True)
 class _WithoutNetwork(VDM):
-    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None):
+    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None, labels=None):
         return z_t
 
 

@@ -15,7 +15,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from vdm_lib.errors import ConfigError
 
-NAMES = ("digits", "debug", "cifar10", "cifar10_aug", "cifar10_aug_paper", "imagenet32", "imagenet64")
+NAMES = (
+    "digits",
+    "digits_cond",
+    "swirl",
+    "debug",
+    "cifar10",
+    "cifar10_aug",
+    "cifar10_aug_paper",
+    "imagenet32",
+    "imagenet64",
+)
 
 # pydantic reads the dataclasses of vdm_lib, which knows nothing of pydantic.
 for _type in (Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, EvalConfig):

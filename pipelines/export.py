@@ -53,7 +53,7 @@ def run(
 
     Raises:
         CheckpointError: no such checkpoint, or a damaged one.
-        ConfigError: `out` is there already, or a number below 1.
+        ConfigError: `out` is there already, a number below 1, or a class-conditional model.
         DataError: `data` is not what the run was trained on.
         VdmError: the bundle cannot be written or is not verified; nothing is left behind.
     """
@@ -66,6 +66,11 @@ def run(
     with storage_errors(out):
         check_new_directory(out)
     config = read_config(workdir)
+    if config.model.num_classes:
+        raise ConfigError(
+            f"{workdir} holds a class-conditional model, and the programs of a bundle take no labels: "
+            "use the run itself, vdm_lib.load(RUN) or `vdm sample --class`"
+        )
     say(f"reading the checkpoint of {workdir}")
     restored = restore_ema(workdir, config, step)
     report = read_eval_report(workdir, restored.step)

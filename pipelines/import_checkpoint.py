@@ -32,7 +32,7 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
     """
     check_new_directory(workdir)
     config = config or _recognise(source)
-    _check_adamw(config)
+    _check_of_the_original(config)
     mesh = make_mesh()
     state = reference.read_state(source, jax.eval_shape(lambda: init_state(config, mesh)))
     metadata = {"config": configs.to_json(config), "data_fingerprints": {}, "imported_from": str(source)}
@@ -62,7 +62,7 @@ def run_reverse(workdir: str, directory: str, step: int | None = None) -> Import
     """
     check_new_directory(directory)
     config = run_dir.read_config(workdir)
-    _check_adamw(config)
+    _check_of_the_original(config)
     step = newest_step(workdir) if step is None else step
     mesh = make_mesh()
     with Checkpoints(workdir) as checkpoints:
@@ -73,7 +73,11 @@ def run_reverse(workdir: str, directory: str, step: int | None = None) -> Import
     )
 
 
-def _check_adamw(config: Config) -> None:
+def _check_of_the_original(config: Config) -> None:
+    if config.model.network != "unet":
+        raise ConfigError(f"google-research/vdm has no network={config.model.network}")
+    if config.model.num_classes:
+        raise ConfigError("google-research/vdm has no class-conditional models: model.num_classes=0")
     if config.optim.gradient_clip_norm is not None:
         raise ConfigError("a run with optim.gradient_clip_norm keeps its optimiser's state otherwise than the original")
 

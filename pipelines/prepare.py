@@ -23,7 +23,7 @@ def run(
     """Prepare a data set: check every image, write sharded TFRecords and a manifest.
 
     Args:
-        dataset: `digits`, `cifar10`, `imagenet32`, `imagenet64` or `images`.
+        dataset: `digits`, `cifar10`, `imagenet32`, `imagenet64`, `images` or `swirl`.
         out: data directory to write, local or gs://.
         source: folder or archive, local or gs://; for cifar10 also `tfds` to download it.
         shards: files of each split; None chooses by the number of images.

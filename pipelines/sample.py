@@ -12,12 +12,13 @@ from pipelines.progress import Progress
 from pipelines.results import SampleResult
 from vdm_lib import sampling
 from vdm_lib.errors import ConfigError
-from vdm_lib.images import grid, write_png
+from vdm_lib.images import picture, write_png
+from vdm_lib.labels import Wanted, labels_to_draw
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
 from vdm_lib.sampler import ANCESTRAL, Sampler
 from vdm_lib.solvers import Chain
-from vdm_lib.types import Key, Params
+from vdm_lib.types import Key, Labels, Params
 
 
 def run(
@@ -29,12 +30,14 @@ def run(
     seed: int = 0,
     step: int | None = None,
     sampler: Sampler = ANCESTRAL,
+    label: Wanted | None = None,
 ) -> SampleResult:
     """Draw `num` images by `steps` steps of a sampler and write them as one grid.
 
     Raises:
       CheckpointError: no such checkpoint.
-      ConfigError: num or steps below 1, a number that is too large, or a place where no PNG can be written.
+      ConfigError: num or steps below 1, a number that is too large, a place where no PNG can be written, a class that
+        the model does not have, or guidance without one.
       MachineError: so many images at once do not fit the memory.
       OSError: the picture cannot be written.
     """
@@ -44,18 +47,29 @@ def run(
     # Before the sampling, which may take hours.
     check_picture(out)
     config = run_dir.read_config(workdir)
+    labels = labels_to_draw(config.model, label, num, sampler.guidance)
     restored = restore_ema(workdir, config, step)
     model, device = VDM.from_config(config), one_device()
     advice = f"draw fewer images than --num {num}"
     with out_of_memory_explained(device, lambda: advice):
-        picture = grid(_draw(model, restored.params, sampler, num, steps, seed, advice), config.data.num_levels)
+        images = _draw(model, restored.params, sampler, num, steps, seed, labels, advice)
+        # All classes in turn: one column each.
+        columns = config.model.num_classes if isinstance(label, str) else None
+        drawn = picture(images, config.data.num_levels, columns)
         epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
-        write_png(out, picture)
+        write_png(out, drawn)
     return SampleResult(picture=out, num_images=num, num_steps=steps, step=restored.step)
 
 
 def _draw(
-    model: VDM, params: Params, sampler: Sampler, num: int, steps: int, seed: int, advice: str
+    model: VDM,
+    params: Params,
+    sampler: Sampler,
+    num: int,
+    steps: int,
+    seed: int,
+    labels: Labels | None,
+    advice: str,
 ) -> UInt8[np.ndarray, "n h w c"]:
     """Return images, drawn step by step: the user sees how far it is, and Ctrl-C does not wait for the last step."""
 
@@ -64,7 +78,7 @@ def _draw(
         return sampling.begin(z_1), key_steps
 
     def advance(params: Params, chain: Chain, key_steps: Key, i: jax.Array) -> Chain:
-        return sampling.advance(model, params, sampler, chain, key_steps, i, steps)
+        return sampling.advance(model, params, sampler, chain, key_steps, i, steps, labels)
 
     with Progress("vdm sample", total=steps, unit="step") as progress:
         progress.say(f"{num:,} images of {steps:,} steps; the first step compiles")

@@ -70,7 +70,8 @@ def run(
             metadata = begin.open_run(workdir, config, data, checkpoints, mesh, allow_other_data=allow_other_data)
             state = begin.newest_state(checkpoints, config, mesh)
             batches = Batches(len(split.images), config.train.batch_size, config.train.seed)
-            feed = make_feed(split.images, batches, mesh, config.train.data_place)
+            labels = split.labels if config.model.num_classes else None
+            feed = make_feed(split.images, batches, mesh, config.train.data_place, labels)
             wishes = Wishes(mesh, stop, 60.0 * config.train.checkpoint_minutes)
             # From here on the images are the feed's: on the devices, or still here.
             del split

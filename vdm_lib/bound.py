@@ -23,7 +23,7 @@ from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
 from vdm_lib.passes import NoStore, PassStore, Runner, check_finite
 from vdm_lib.time_density import TimeDensity
-from vdm_lib.types import Key, Levels, Params, PerImage
+from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
 _PILOT = 2**31
 """Stands where the index of a pass stands otherwise: the pilot's draws are its own."""
@@ -35,11 +35,14 @@ class DiffusionLoss:
 
     model: VDM
 
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+    def __call__(
+        self, params: Params, images: Levels, labels: Labels | None, indices: jax.Array, times: PerImage, key: Key
+    ) -> PerImage:
         """Return one draw of the noise per image."""
         x = encode(images, self.model.data.num_levels)
         eps = image_normals(key, indices, self.model.data.image_shape)
-        return self.model.diffusion_loss(params, x, jnp.zeros(images.shape[0], jnp.int32), times, eps)
+        conditioning = jnp.zeros(images.shape[0], jnp.int32)
+        return self.model.diffusion_loss(params, x, conditioning, times, eps, labels=labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,8 @@ TimeSampling = Literal["importance", "uniform"]
 EvalParams = Literal["ema", "raw"]
 ScanLayers = Literal["auto", "on", "off"]
 ComputeDtype = Literal["float32", "bfloat16"]
+Network = Literal["unet", "mlp"]
+EvalLabels = Literal["given", "none"]
 Sharding = Literal["replicated", "zero"]
 DataPlace = Literal["auto", "replicated", "sharded", "host"]
 OnNan = Literal["stop", "skip"]
@@ -26,7 +28,7 @@ OnNan = Literal["stop", "skip"]
 # Steps are counted in int32 on the device.
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST_BATCH = 1_000_000
-_LARGEST_SIDE, _MOST_CHANNELS = 4096, 64
+_LARGEST_SIDE, _MOST_CHANNELS, _MOST_CLASSES = 4096, 64, 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +74,12 @@ class DataConfig:
 class ModelConfig:
     """The score network and the noise schedule (Secs. 3 to 5 of arXiv 2107.00630)."""
 
+    network: Network = "unet"
+    """The network of the paper, for images; or dense residual layers (`mlp`) for data without neighbourhoods."""
     n_embd: int = 128
     """Channels of every block; a multiple of 32, the number of groups of each GroupNorm."""
     n_layer: int = 32
-    """Residual blocks on the way down; the way up has one more and the middle has two."""
+    """Residual blocks on the way down; the way up has one more and the middle has two. Of an mlp: its layers."""
     dropout: float = 0.1
     """Rate of the dropout inside each block."""
     with_attention: bool = False
@@ -94,6 +98,10 @@ class ModelConfig:
     """Steps T of the diffusion; 0 is continuous time."""
     antithetic_time_sampling: bool = True
     """Spread the times of a batch evenly over [0, 1) from one random offset."""
+    num_classes: int = 0
+    """Classes that the network is told: labels 0 to num_classes - 1; 0 is a model without classes."""
+    label_dropout: float = 0.0
+    """Share of the training images whose label is withheld, so that the model can also do without and be guided."""
     remat: bool = False
     """Form activations again in the backward pass instead of keeping them: less memory, about a third more time."""
     scan_layers: ScanLayers = "auto"
@@ -107,8 +115,18 @@ class ModelConfig:
             )
         if not 1 <= self.n_layer <= 1024:
             raise ValueError(f"n_layer must lie in 1..1024, got {self.n_layer}")
+        of_unet = [name for name in ("with_attention", "remat") if getattr(self, name)]
+        of_unet += ["scan_layers"] if self.scan_layers == "on" else []
+        if self.network == "mlp" and of_unet:
+            raise ValueError(f"{of_unet[0]} is of the unet, not of network=mlp")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if not 0 <= self.num_classes <= _MOST_CLASSES:
+            raise ValueError(f"num_classes must be 0 (no classes) or lie in 1..{_MOST_CLASSES}, got {self.num_classes}")
+        if not 0.0 <= self.label_dropout < 1.0:
+            raise ValueError(f"label_dropout must lie in [0, 1), got {self.label_dropout}")
+        if self.label_dropout and not self.num_classes:
+            raise ValueError(f"label_dropout={self.label_dropout} needs labels: set model.num_classes")
         if not self.gamma_min < self.gamma_max:
             raise ValueError(f"gamma_min must be below gamma_max, got {self.gamma_min} and {self.gamma_max}")
         if not 0 <= self.timesteps <= _LARGEST_COUNT:
@@ -249,6 +267,8 @@ class EvalConfig:
     """The most passes that target_se may take."""
     params: EvalParams = "ema"
     """Which parameters of the checkpoint: their moving average, or raw ones."""
+    labels: EvalLabels = "given"
+    """What a class-conditional model is told: the label of each image, or of none (`none`)."""
     samples: int = 1
     """K, samples per image and pass of the estimators importance_weighted and ode."""
     ode_steps: int = 0

@@ -79,6 +79,12 @@ def check_data(config: Config, split: Split) -> None:
             f"{config.name} is for {config.data.num_levels} levels a channel, the data has {split.num_levels}: "
             f"prepare other data or set data.num_levels={split.num_levels}"
         )
+    num_classes, largest = config.model.num_classes, int(split.labels.max(initial=0))
+    if num_classes and largest >= num_classes:
+        raise DataError(
+            f"{config.name} is for {num_classes} classes, the {split.name} data has label {largest}: "
+            f"prepare other data or set model.num_classes={largest + 1}"
+        )
 
 
 def measure(
@@ -144,6 +150,7 @@ def summarise(
     estimator_settings: str = "",
     calls_per_estimate: int | None = 1,
     timesteps: int = 0,
+    labels: str = "",
 ) -> BpdReport:
     """Return the mean over images and passes with its errors.
 
@@ -155,6 +162,7 @@ def summarise(
       estimator_settings: what else the estimator depends on.
       calls_per_estimate: evaluations of the network for one image in one pass, None if not known.
       timesteps: steps T of the bound, 0 for continuous time.
+      labels: what a class-conditional model was told, empty for others.
     """
     total: Shaped[np.ndarray, "passes n"] = measured.estimates + estimator.exact
     passes, num_images = total.shape
@@ -180,6 +188,7 @@ def summarise(
         passes=passes,
         network_calls=None if calls_per_estimate is None else images * calls_per_estimate,
         timesteps=timesteps,
+        labels=labels,
         time_sampling="none" if bound is None else "importance" if bound.density.knots else "uniform",
         time_density=() if bound is None else bound.density.knots,
         control_coefficients=() if bound is None else bound.coefficient_knots(LinearControl),

@@ -1,21 +1,23 @@
 """How the images of a step reach the devices: a split that lies there already, or batches fetched ahead.
 
 A feed has two halves. `inputs(step)` is what the host hands to the compiled step; `images(inputs)` is traced into
-that step and gives the batch, split over the devices. All feeds give the same batches.
+that step and gives the batch, split over the devices; `labels(inputs)` gives their labels, None where there are none.
+All feeds give the same batches.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Int, Integer, UInt8
 
 from vdm_lib.batches import Batches
 from vdm_lib.config import DataPlace
 from vdm_lib.sharding import put_global, replicated, split_by_image
-from vdm_lib.types import Images
+from vdm_lib.types import Images, Labels
 
 # What a copy on every device may take where the memory of a device is not known, as on CPU.
 _SMALL_BYTES = 512 * 2**20
@@ -54,6 +56,9 @@ class ResidentImages:
         by_image = PartitionSpec("data")
         gather = jax.shard_map(_gather, mesh=self._mesh, in_specs=(by_image, PartitionSpec()), out_specs=by_image)
         return gather(*inputs)
+
+    def labels(self, inputs: tuple[UInt8[Array, "n h w c"], Int[Array, " b"]]) -> None:
+        """Return None: images alone."""
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -96,16 +101,66 @@ class PrefetchedImages:
         """Return the batch as it is."""
         return inputs
 
+    def labels(self, inputs: Images) -> None:
+        """Return None: images alone."""
+
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
 
 
-Feed = ResidentImages | PrefetchedImages
+class LabelledImages:
+    """Images of another feed and their labels, which are so small that the host passes them to each step."""
+
+    def __init__(
+        self,
+        images: ResidentImages | PrefetchedImages,
+        labels: Integer[np.ndarray, " n"],
+        batches: Batches,
+        mesh: Mesh,
+    ) -> None:
+        """Keep the labels where they are."""
+        self._images, self._labels, self._batches, self._mesh = images, labels.astype(np.int32), batches, mesh
+
+    def inputs(self, step: int) -> tuple[Any, Labels]:
+        """Return what the images need, and the labels of a step."""
+        labels = self._labels[self._batches.indices_at(step)]
+        return self._images.inputs(step), put_global(
+            labels.shape, split_by_image(self._mesh), lambda index: labels[index]
+        )
+
+    def images(self, inputs: tuple[Any, Labels]) -> Images:
+        """Return the images of the other feed."""
+        return self._images.images(inputs[0])
+
+    def labels(self, inputs: tuple[Any, Labels]) -> Labels:
+        """Return the labels as they are."""
+        return inputs[1]
+
+    def close(self) -> None:
+        """Close the other feed."""
+        self._images.close()
 
 
-def make_feed(images: UInt8[np.ndarray, "n h w c"], batches: Batches, mesh: Mesh, place: DataPlace) -> Feed:
-    """Return the feed for a place; `auto` chooses by size, see `choose_place`."""
+Feed = ResidentImages | PrefetchedImages | LabelledImages
+
+
+def make_feed(
+    images: UInt8[np.ndarray, "n h w c"],
+    batches: Batches,
+    mesh: Mesh,
+    place: DataPlace,
+    labels: Integer[np.ndarray, " n"] | None = None,
+) -> Feed:
+    """Return the feed for a place; `auto` chooses by size, see `choose_place`. With labels it gives those as well."""
+    if labels is not None:
+        return LabelledImages(_images_feed(images, batches, mesh, place), labels, batches, mesh)
+    return _images_feed(images, batches, mesh, place)
+
+
+def _images_feed(
+    images: UInt8[np.ndarray, "n h w c"], batches: Batches, mesh: Mesh, place: DataPlace
+) -> ResidentImages | PrefetchedImages:
     if place == "auto":
         place = choose_place(images.nbytes, mesh)
     if place == "host":

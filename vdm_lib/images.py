@@ -36,6 +36,25 @@ def grid(
     return canvas
 
 
+def picture(
+    images: UInt8[np.ndarray, "n h w c"], num_levels: int, columns: int | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Return what there is to see of images: a grid, or of images of 1x1x2, which are points, the plane they lie in."""
+    if images.shape[1:] == (1, 1, 2):
+        return plane(images.reshape(-1, 2), num_levels)
+    return grid(images, num_levels, columns=columns)
+
+
+def plane(points: UInt8[np.ndarray, "n 2"], num_levels: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Return points (x, y) as dots, x to the right and y upwards, one pixel a level; dots that meet are darker."""
+    counts = np.zeros((num_levels + 2, num_levels + 2))
+    for row in range(3):
+        for column in range(3):
+            np.add.at(counts, (num_levels - 1 - points[:, 1].astype(int) + row, points[:, 0].astype(int) + column), 1.0)
+    shade = 255.0 * np.exp(-0.7 * counts[1:-1, 1:-1])
+    return np.repeat(shade.astype(np.uint8)[..., None], 3, axis=-1)
+
+
 def write_png(path: str | epath.Path, picture: UInt8[np.ndarray, "H W c"], *, min_width: int = 600) -> None:
     """Write a grey or RGB picture, enlarged by whole pixels to at least min_width."""
     enlarged = _enlarged(picture, min_width)

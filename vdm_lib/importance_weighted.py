@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from vdm_lib import diffusion, likelihood
 from vdm_lib.draws import log_mean_weight, sample_keys
 from vdm_lib.model import VDM
-from vdm_lib.types import Key, Latents, Levels, Params, PerImage
+from vdm_lib.types import Key, Labels, Latents, Levels, Params, PerImage
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class ImportanceWeighted:
     samples: int
     """K, chains per image."""
 
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+    def __call__(
+        self, params: Params, images: Levels, labels: Labels | None, indices: jax.Array, times: PerImage, key: Key
+    ) -> PerImage:
         """Return one draw of K chains per image; `times` are not looked at."""
         keys = sample_keys(key, indices, self.samples)
-        return log_mean_weight(jax.lax.map(lambda each: self._chain(params, images, each), keys))
+        return log_mean_weight(jax.lax.map(lambda each: self._chain(params, images, labels, each), keys))
 
-    def _chain(self, params: Params, images: Levels, keys: jax.Array) -> PerImage:
+    def _chain(self, params: Params, images: Levels, labels: Labels | None, keys: jax.Array) -> PerImage:
         """Return -log w of one chain per image."""
         model, timesteps = self.model, self.model.model.timesteps
         x = likelihood.encode(images, model.data.num_levels)
@@ -53,7 +55,8 @@ class ImportanceWeighted:
             eps, nats = carry
             gamma_t, gamma_s = gamma_at(timesteps - i), gamma_at(timesteps - i - 1)
             by_image = jnp.broadcast_to(gamma_t, nats.shape)
-            d = model.eps_hat(params, diffusion.q_sample(x, eps, by_image), by_image, conditioning) - eps
+            z_t = diffusion.q_sample(x, eps, by_image)
+            d = model.eps_hat(params, z_t, by_image, conditioning, labels=labels) - eps
             n = normals(i + 1)
             e = jnp.expm1(gamma_t - gamma_s)
             c = -jnp.expm1(gamma_s - gamma_t)

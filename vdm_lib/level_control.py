@@ -21,7 +21,7 @@ from vdm_lib.data import Split
 from vdm_lib.likelihood import encode
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.types import Key, Levels, Params, PerImage
+from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
 _LARGEST_NOISE = 7.0
 _NODES = 71
@@ -35,7 +35,9 @@ class LevelControl:
 
     model: VDM
 
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+    def __call__(
+        self, params: Params, images: Levels, labels: Labels | None, indices: jax.Array, times: PerImage, key: Key
+    ) -> PerImage:
         """Return the control variate; params are `level_params`, and the schedule under `model`."""
         num_levels, log_prior = self.model.data.num_levels, params["log_prior"]
         eps = image_normals(key, indices, self.model.data.image_shape).reshape(images.shape[0], -1)

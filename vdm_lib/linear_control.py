@@ -27,7 +27,7 @@ from vdm_lib.data import Split
 from vdm_lib.likelihood import encode
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.types import Key, Levels, Params, PerImage
+from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
 _MOST_DIMS = 4096
 """Above it the eigenbasis takes too long: the denoiser then is the identity, and only |eps|^2 is left."""
@@ -41,7 +41,9 @@ class LinearControl:
 
     model: VDM
 
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+    def __call__(
+        self, params: Params, images: Levels, labels: Labels | None, indices: jax.Array, times: PerImage, key: Key
+    ) -> PerImage:
         """Return the control variate; params are `linear_params`, and the schedule under `model`."""
         shape = self.model.data.image_shape
         eps = image_normals(key, indices, shape).reshape(images.shape[0], -1)
@@ -61,7 +63,9 @@ class ImageControl:
 
     model: VDM
 
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+    def __call__(
+        self, params: Params, images: Levels, labels: Labels | None, indices: jax.Array, times: PerImage, key: Key
+    ) -> PerImage:
         """Return the control variate; params are `linear_params` with a basis, and the schedule under `model`."""
         gamma, factor = self.model.gamma_and_factor(params["model"], times)
         weights = factor[:, None] * jnp.square(_weight_of_signal(params["variances"], jnp.exp(gamma)[:, None]))
@@ -74,7 +78,9 @@ class ImageControlOverTime:
 
     model: VDM
 
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+    def __call__(
+        self, params: Params, images: Levels, labels: Labels | None, indices: jax.Array, times: PerImage, key: Key
+    ) -> PerImage:
         """Return the integral; params have the `weights` of `weights_over_time` as well."""
         return _own_part(params, images, self.model.data.num_levels, params["weights"])
 

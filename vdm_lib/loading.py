@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Float, Shaped, UInt8
 from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.export import functions
+from vdm_lib.labels import Wanted, checked_labels, labels_to_draw
 from vdm_lib.model import VDM, count_params
 from vdm_lib.restore import restore_ema
 from vdm_lib.sampler import ANCESTRAL, Sampler
@@ -36,30 +38,48 @@ class LoadedModel:
     """The moving average of the parameters, float32 arrays by their names joined by '/'."""
 
     def sample(
-        self, num: int, *, steps: int = 250, seed: int = 0, sampler: Sampler = ANCESTRAL
+        self,
+        num: int,
+        *,
+        steps: int = 250,
+        seed: int = 0,
+        sampler: Sampler = ANCESTRAL,
+        label: Wanted | None = None,
     ) -> UInt8[np.ndarray, "b h w c"]:
         """Return images by ancestral sampling, draws of p(z_s | z_t), App. A.4 of arXiv 2107.00630, or another sampler.
 
-        Image i depends on the seed, the steps and i alone, not on num. The files of a bundle sample ancestrally.
+        Image i depends on the seed, the steps, its class and i alone, not on num. The files of a bundle sample
+        ancestrally.
 
         Args:
             num: images, b.
             steps: steps from t = 1 to t = 0; each calls the network once. More are better and take longer.
             seed: 0 to 2^32 - 1.
-            sampler: such as Sampler(solver="dpm"), which needs fewer steps.
+            sampler: such as Sampler(solver="dpm"), which needs fewer steps; Sampler(guidance=1.0) pulls towards the
+                class.
+            label: of a class-conditional model: one class, one for each image, or `all` in turn; None tells none.
 
         Returns:
             Levels 0 to num_levels - 1, uint8.
 
         Raises:
-            ConfigError: num or steps below 1, or a seed outside its range.
+            ConfigError: num or steps below 1, a seed outside its range, a class that the model does not have, or
+                guidance without one.
         """
         _check("num", num, 1)
         _check("steps", steps, 1)
         z_1, key_data = functions.start(self._model, num, _seed(seed))
-        return np.asarray(self._call("images", z_1, key_data, np.int32(steps), sampler))
+        labels = labels_to_draw(self.config.model, label, num, sampler.guidance)
+        return np.asarray(self._call("images", z_1, key_data, np.int32(steps), sampler, labels))
 
-    def bpd(self, images: Shaped[np.ndarray, "..."], *, passes: int = 1, seed: int = 0) -> Float[np.ndarray, " b"]:
+    def bpd(
+        self,
+        images: Shaped[np.ndarray, "..."],
+        *,
+        passes: int = 1,
+        seed: int = 0,
+        labels: int | Sequence[int] | Shaped[np.ndarray, "..."] | None = None,
+    ) -> Float[np.ndarray, " b"]:
         """Return an estimate of the bound on -log p(x) of each image in bits per dimension, Eq. (11).
 
         A single estimate varies strongly with its time and noise: its mean over images or passes is what counts. The
@@ -69,17 +89,20 @@ class LoadedModel:
             images: levels 0 to num_levels - 1, [b, h, w, c], any integer type.
             passes: estimates that are averaged, each with times and noise of its own.
             seed: 0 to 2^32 - 1.
+            labels: of a class-conditional model: the class of each image, or one for all; None tells none.
 
         Returns:
             Bits per dimension, float32.
 
         Raises:
-            ConfigError: images of another shape or type or with levels out of range, passes below 1, a bad seed.
+            ConfigError: images of another shape or type or with levels out of range, passes below 1, a bad seed,
+                or labels that the model does not have.
         """
         images = self._checked(images)
         _check("passes", passes, 1)
         seeds = np.random.SeedSequence(int(_seed(seed))).generate_state(passes)
-        estimates = [np.asarray(self._call("bpd", images, each), np.float64) for each in seeds]
+        told = self._labels(labels, len(images))
+        estimates = [np.asarray(self._call("bpd", images, each, told), np.float64) for each in seeds]
         return np.mean(estimates, axis=0).astype(np.float32)
 
     def eps(
@@ -87,6 +110,7 @@ class LoadedModel:
         z: Shaped[np.ndarray, "..."] | Shaped[jax.Array, "..."],
         gamma: Float[np.ndarray, " b"] | Float[jax.Array, " b"] | float,
         conditioning: Float[np.ndarray, " b"] | Float[jax.Array, " b"] | float = 0.0,
+        labels: int | Sequence[int] | Shaped[np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, "b h w c"]:
         """Return the network's estimate of the noise eps in z = alpha x + sigma eps, Eq. (1).
 
@@ -94,17 +118,20 @@ class LoadedModel:
             z: noisy images, [b, h, w, c].
             gamma: -log SNR of z, so that sigma^2 = sigmoid(gamma); one for all images or one for each.
             conditioning: 1 where augmentation touched the image, else 0.
+            labels: of a class-conditional model: the class of each image, or one for all; None tells none.
 
         Returns:
             float32; about standard normal where z is noise alone.
 
         Raises:
-            ConfigError: z of another shape.
+            ConfigError: z of another shape, or labels that the model does not have.
         """
         if z.ndim != 4 or tuple(z.shape[1:]) != self.config.data.image_shape:
             raise ConfigError(f"z must have the shape (b, *{self.config.data.image_shape}), got {tuple(z.shape)}")
         per_image = [jnp.broadcast_to(jnp.asarray(x, jnp.float32), z.shape[:1]) for x in (gamma, conditioning)]
-        return np.asarray(self._call("eps_hat", jnp.asarray(z, jnp.float32), *per_image))
+        return np.asarray(
+            self._call("eps_hat", jnp.asarray(z, jnp.float32), *per_image, self._labels(labels, z.shape[0]))
+        )
 
     def gamma(self, t: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Return -log SNR at times t in [0, 1], the noise schedule of Sec. 3."""
@@ -118,6 +145,9 @@ class LoadedModel:
     def _call(self, name: str, *arguments: Any) -> jax.Array:
         with jax.default_matmul_precision("float32"):
             return getattr(functions.jitted(self._model), name)(self.params, *arguments)
+
+    def _labels(self, labels: Any, num_images: int) -> np.ndarray | None:
+        return None if labels is None else checked_labels(self.config.model, labels, num_images)
 
     def _checked(self, images: Any) -> np.ndarray:
         images = np.asarray(images)

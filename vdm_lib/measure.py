@@ -13,6 +13,7 @@ from vdm_lib.draws import Draws
 from vdm_lib.errors import ConfigError
 from vdm_lib.evaluate import Estimator, Measurement, Subject, check_data, measure, summarise
 from vdm_lib.importance_weighted import ImportanceWeighted
+from vdm_lib.labels import labels_to_measure
 from vdm_lib.model import VDM
 from vdm_lib.ode import CALLS_PER_STEP, OdeLikelihood
 from vdm_lib.passes import PassStore, Runner
@@ -71,6 +72,7 @@ def measure_split(
         estimator_settings=_settings(evaluation),
         calls_per_estimate=_calls(config),
         timesteps=0 if evaluation.estimator == "ode" else model.model.timesteps,
+        labels=evaluation.labels if config.model.num_classes else "",
     )
     return Measured(report, estimator, measurement)
 
@@ -80,11 +82,15 @@ def make_runner(config: Config, params: Params, split: Split, mesh: Mesh) -> Run
 
     On a CPU as many images go through the network together as its cache holds the activations of; an accelerator wants
     the whole batch.
+
+    Raises:
+      ConfigError: eval.labels=none of a model that cannot do without labels.
     """
     height, width, _ = config.data.image_shape
     bytes_per_image = 4 * height * width * config.model.n_embd
     at_once = max(1, _CACHE_BYTES // bytes_per_image) if jax.default_backend() == "cpu" else 0
-    return Runner(jax.device_put(params, replicated(mesh)), split, mesh, config.eval.batch_size, at_once)
+    labels = labels_to_measure(config, split.labels)
+    return Runner(jax.device_put(params, replicated(mesh)), split, mesh, config.eval.batch_size, at_once, labels)
 
 
 def make_estimator(config: Config, runner: Runner, store: PassStore | None = None) -> Estimator:

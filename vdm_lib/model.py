@@ -15,8 +15,10 @@ from jaxtyping import Array, Float
 
 from vdm_lib import diffusion, likelihood
 from vdm_lib.config import ComputeDtype, Config, DataConfig, ModelConfig
+from vdm_lib.labels import no_labels
+from vdm_lib.mlp import ScoreMLP
 from vdm_lib.schedules import make_schedule
-from vdm_lib.types import Conditioning, Key, KeyPerImage, Latents, Levels, Params, PerImage
+from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, Levels, Params, PerImage
 from vdm_lib.unet import ScoreUNet
 
 
@@ -53,22 +55,29 @@ class _Modules(nn.Module):
     def setup(self) -> None:
         model = self.model
         self.gamma = make_schedule(model)
+        common = {
+            "n_embd": model.n_embd,
+            "n_layer": model.n_layer,
+            "dropout": model.dropout,
+            "fourier_exponents": model.fourier_exponents if model.with_fourier_features else (),
+            "gamma_min": model.gamma_min,
+            "gamma_max": model.gamma_max,
+            "num_classes": model.num_classes,
+            "dtype": jnp.dtype(self.compute_dtype),
+        }
+        if model.network == "mlp":
+            self.score_model = ScoreMLP(**common)
+            return
         self.score_model = ScoreUNet(
-            n_embd=model.n_embd,
-            n_layer=model.n_layer,
-            dropout=model.dropout,
+            **common,
             with_attention=model.with_attention,
-            fourier_exponents=model.fourier_exponents if model.with_fourier_features else (),
-            gamma_min=model.gamma_min,
-            gamma_max=model.gamma_max,
             remat=model.remat,
             # XLA's CPU backend takes tens of times longer for the gradient of a convolution inside a loop.
             scan=model.scan_layers == "on" or (model.scan_layers == "auto" and jax.default_backend() != "cpu"),
-            dtype=jnp.dtype(self.compute_dtype),
         )
 
-    def __call__(self, z: Latents, t: PerImage, conditioning: Conditioning) -> Latents:
-        return self.score_model(z, self.gamma(t), conditioning)
+    def __call__(self, z: Latents, t: PerImage, conditioning: Conditioning, labels: Labels) -> Latents:
+        return self.score_model(z, self.gamma(t), conditioning, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ class VDM:
     def init(self, key: Key) -> Params:
         """Return freshly drawn parameters, a nested dict of float32 arrays."""
         z = jnp.zeros((1, *self.data.image_shape))
-        return dict(self._modules.init(key, z, jnp.zeros((1,)), jnp.zeros((1,)))["params"])
+        label = jnp.zeros((1,), jnp.int32)
+        return dict(self._modules.init(key, z, jnp.zeros((1,)), jnp.zeros((1,)), label)["params"])
 
     def gamma(self, params: Params, t: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """Return -log SNR(t) for times t of any shape."""
@@ -131,11 +141,15 @@ class VDM:
         gamma_t: PerImage,
         conditioning: Conditioning,
         dropout_key: Key | KeyPerImage | None = None,
+        labels: Labels | None = None,
     ) -> Latents:
         """Return the network's estimate of the noise in z_t; dropout acts only if a key is given.
 
-        A key of shape [] serves the whole batch, keys of shape [b] are one for each image.
+        A key of shape [] serves the whole batch, keys of shape [b] are one for each image. Without labels a model with
+        classes is told none; a model without classes does not look at them.
         """
+        if labels is None and self.model.num_classes:
+            labels = no_labels(self.model, z_t.shape[0])
         if dropout_key is not None and dropout_key.ndim == 0:
             dropout_key = jax.random.split(dropout_key, z_t.shape[0])
         return self._apply(
@@ -144,6 +158,7 @@ class VDM:
             gamma_t,
             conditioning,
             dropout_key,
+            labels,
             method=lambda modules, *inputs: modules.score_model(*inputs),
         )
 
@@ -166,6 +181,7 @@ class VDM:
         t: PerImage,
         eps: Latents,
         dropout_key: Key | KeyPerImage | None = None,
+        labels: Labels | None = None,
     ) -> PerImage:
         """Return the diffusion loss in nats per image at times t, an unbiased estimate for uniform t.
 
@@ -176,13 +192,14 @@ class VDM:
           t: times in [0, 1); with T steps they are rounded up to multiples of 1/T.
           eps: standard normal noise of z_t.
           dropout_key: turns dropout on.
+          labels: class of each image, [b]; None tells none.
         """
         timesteps = self.model.timesteps
         if timesteps:
             t = diffusion.discretise_times(t, timesteps)
         gamma_t, slope = self.gamma_and_slope(params, t)
         z_t = diffusion.q_sample(x, eps, gamma_t)
-        eps_hat = self.eps_hat(params, z_t, gamma_t, conditioning, dropout_key)
+        eps_hat = self.eps_hat(params, z_t, gamma_t, conditioning, dropout_key, labels)
         if timesteps:
             gamma_s = self.gamma(params, t - 1.0 / timesteps)
             return diffusion.diffusion_loss_discrete(eps, eps_hat, gamma_s, gamma_t, timesteps)
@@ -195,6 +212,7 @@ class VDM:
         conditioning: Conditioning,
         noise: Noise,
         dropout_key: Key | KeyPerImage | None = None,
+        labels: Labels | None = None,
     ) -> Losses:
         """Return the three losses in nats per image, an unbiased estimate of the bound.
 
@@ -204,6 +222,7 @@ class VDM:
           conditioning: [b], 1 where augmentation touched the image, else 0.
           noise: times and noise, one per image.
           dropout_key: turns dropout on; one key, or one for each image, [b].
+          labels: class of each image, [b]; None tells none.
         """
         num_levels = self.data.num_levels
         x = likelihood.encode(images, num_levels)
@@ -213,7 +232,7 @@ class VDM:
         recon = -likelihood.log_prob(images, z_0_rescaled, gamma_0, num_levels)
         latent = diffusion.prior_loss(x, gamma_1)
 
-        diff = self.diffusion_loss(params, x, conditioning, noise.t, noise.eps, dropout_key)
+        diff = self.diffusion_loss(params, x, conditioning, noise.t, noise.eps, dropout_key, labels)
         return Losses(recon=recon, latent=latent, diff=diff)
 
 

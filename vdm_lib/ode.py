@@ -21,13 +21,13 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vdm_lib import diffusion, likelihood
 from vdm_lib.config import Dequantisation, OdeTrace
 from vdm_lib.draws import log_mean_weight, sample_keys
 from vdm_lib.model import VDM
-from vdm_lib.types import Key, Levels, Params, PerImage
+from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
 _MOST_STEPS = 4096
 # Tsitouras' pair takes its last slope over to the next step.
@@ -50,13 +50,15 @@ class OdeLikelihood:
     samples: int
     """K, draws of y_0 per image."""
 
-    def __call__(self, params: Params, images: Levels, indices: jax.Array, times: PerImage, key: Key) -> PerImage:
+    def __call__(
+        self, params: Params, images: Levels, labels: Labels | None, indices: jax.Array, times: PerImage, key: Key
+    ) -> PerImage:
         """Return one draw of K samples per image; `times` are not looked at. NaN where the solver gave up."""
         keys = sample_keys(key, indices, self.samples)
-        one = jax.vmap(lambda image, key: self._sample(params, image, key))
-        return log_mean_weight(jax.lax.map(lambda each: one(images, each), keys))
+        one = jax.vmap(lambda image, label, key: self._sample(params, image, label, key))
+        return log_mean_weight(jax.lax.map(lambda each: one(images, labels, each), keys))
 
-    def _sample(self, params: Params, image: jax.Array, key: Key) -> Float[Array, ""]:
+    def _sample(self, params: Params, image: jax.Array, label: jax.Array | None, key: Key) -> Float[Array, ""]:
         """Return the bound of one image from one draw of y_0."""
         gamma_0 = self.model.gamma(params, jnp.asarray(0.0))
         num_levels, num_dims = self.model.data.num_levels, self.model.data.num_dims
@@ -76,17 +78,20 @@ class OdeLikelihood:
         log_q = -jnp.sum(0.5 * jnp.square(eps)) - num_dims * (
             0.5 * math.log(2.0 * math.pi) + 0.5 * gamma_0 + log_mass
         )  # fmt: skip
-        return decoder_nats - self.log_density(params, y_0, key_trace) + log_q
+        return decoder_nats - self.log_density(params, y_0, key_trace, label) + log_q
 
-    def log_density(self, params: Params, y_0: _Image, key: Key) -> Float[Array, ""]:
-        """Return log p(y_0) of one image in nats, Eq. (2)."""
+    def log_density(
+        self, params: Params, y_0: _Image, key: Key, label: Int[Array, ""] | None = None
+    ) -> Float[Array, ""]:
+        """Return log p(y_0) of one image, given its label if there is one, in nats, Eq. (2)."""
+        labels = None if label is None else label[None]
         model = self.model
         gamma_0, gamma_1 = (model.gamma(params, jnp.asarray(t)) for t in (0.0, 1.0))
         probe = jax.random.rademacher(key, y_0.shape, jnp.float32)
 
         def flow(gamma: jax.Array, y: _Image) -> _Image:
             z = diffusion.alpha(gamma) * y
-            eps_hat = model.eps_hat(params, z[None], gamma[None], jnp.zeros(1, jnp.int32))[0]
+            eps_hat = model.eps_hat(params, z[None], gamma[None], jnp.zeros(1, jnp.int32), labels=labels)[0]
             return 0.5 * jnp.exp(0.5 * gamma) * eps_hat
 
         def slope(gamma: Any, state: tuple[_Image, jax.Array], _: None) -> tuple[_Image, jax.Array]:

@@ -7,20 +7,20 @@ processes changes a result beyond float32 rounding.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Int, Integer, Shaped
 
 from vdm_lib.data import Split
 from vdm_lib.errors import DivergedError
 from vdm_lib.sharding import replicated, split_by_image
-from vdm_lib.types import Key, Levels, Params, PerImage
+from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
-Estimate = Callable[[Params, Levels, jax.Array, PerImage, Key], PerImage]
-"""(params, images, indices, times, key) -> nats per image; hashable, so that it is compiled once."""
+Estimate = Callable[[Params, Levels, Labels | None, jax.Array, PerImage, Key], PerImage]
+"""(params, images, labels, indices, times, key) -> nats per image; hashable, so that it is compiled once."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -68,6 +68,8 @@ class Runner:
     """Images per call of the network; padded so that the devices can share it evenly."""
     at_once: int = 0
     """Images of a batch that go through the network together, on one device; 0 takes all. It changes no result."""
+    labels: Int[np.ndarray, " n"] | None = None
+    """Class that a class-conditional model is told of each image; None tells none."""
 
     def __call__(
         self,
@@ -86,7 +88,8 @@ class Runner:
         result, visits = np.full(len(indices), np.nan), np.zeros(len(indices), np.int64)
         for rows, count in _padded_batches(len(indices), batch_size):
             images, which = self.split.images[indices[rows]], indices[rows].astype(np.int32)
-            nats = compiled(self.params, place(images), place(which), place(times[rows]), key)
+            labels = None if self.labels is None else place(self.labels[which])
+            nats = compiled(self.params, place(images), labels, place(which), place(times[rows]), key)
             result[rows[:count]] = np.asarray(nats, np.float64)[:count]
             visits[rows[:count]] += 1
         if not np.all(visits == 1):
@@ -98,21 +101,25 @@ class Runner:
 def _compiled(estimate: Estimate, mesh: Mesh, at_once: int) -> Callable[..., jax.Array]:
     whole, by_image = replicated(mesh), split_by_image(mesh)
 
-    def full_precision(params: Params, images: jax.Array, indices: jax.Array, times: jax.Array, key: Key) -> PerImage:
+    def full_precision(
+        params: Params, images: jax.Array, labels: Labels | None, indices: jax.Array, times: jax.Array, key: Key
+    ) -> PerImage:
         with jax.default_matmul_precision("float32"):
             if not at_once:
-                return estimate(params, images, indices, times, key)
-            pieces = [each.reshape(-1, at_once, *each.shape[1:]) for each in (images, indices, times)]
+                return estimate(params, images, labels, indices, times, key)
+            pieces = jax.tree.map(
+                lambda each: each.reshape(-1, at_once, *each.shape[1:]), (images, labels, indices, times)
+            )
 
-            def one(piece: list[jax.Array]) -> PerImage:
-                images, indices, times = piece
-                return estimate(params, images, indices, times, key)
+            def one(piece: tuple[Any, ...]) -> PerImage:
+                images, labels, indices, times = piece
+                return estimate(params, images, labels, indices, times, key)
 
             return jax.lax.map(one, pieces).reshape(-1)
 
     # Every process gets the whole result, so each of them knows the number.
     return jax.jit(
-        full_precision, in_shardings=(whole, by_image, by_image, by_image, whole), out_shardings=whole
+        full_precision, in_shardings=(whole, by_image, by_image, by_image, by_image, whole), out_shardings=whole
     )  # fmt: skip
 
 

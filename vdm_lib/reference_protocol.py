@@ -17,12 +17,13 @@ from jaxtyping import Integer, Shaped
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.evaluate import Subject, check_data
+from vdm_lib.labels import labels_to_measure
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM, Losses
 from vdm_lib.passes import check_finite
 from vdm_lib.report import BpdReport
 from vdm_lib.sharding import check_divisible, replicated, split_by_image
-from vdm_lib.types import Params
+from vdm_lib.types import Labels, Params
 
 NUM_BATCHES = 100
 
@@ -53,19 +54,20 @@ def per_batch_bpd(
     """
     check_data(config, split)
     check_divisible(evaluation.batch_size, mesh, "eval.batch_size")
-    model = VDM.from_config(config)
+    model, labels = VDM.from_config(config), labels_to_measure(config, split.labels)
 
-    def terms(params: Params, images: jax.Array, key: jax.Array) -> Losses:
+    def terms(params: Params, images: jax.Array, labels: Labels | None, key: jax.Array) -> Losses:
         conditioning = jnp.zeros(images.shape[0], jnp.int32)
         with jax.default_matmul_precision("float32"):
-            return model.losses(params, images, conditioning, model.draw_noise(key, images.shape[0]))
+            noise = model.draw_noise(key, images.shape[0])
+            return model.losses(params, images, conditioning, noise, labels=labels)
 
-    whole = replicated(mesh)
-    compiled = jax.jit(terms, in_shardings=(whole, split_by_image(mesh), whole), out_shardings=whole)
+    whole, by_image = replicated(mesh), split_by_image(mesh)
+    compiled = jax.jit(terms, in_shardings=(whole, by_image, by_image, whole), out_shardings=whole)
     result = np.empty((NUM_BATCHES, 3))
     for batch, indices in enumerate(draw_indices(evaluation.seed, len(split.images), evaluation.batch_size)):
         key = jax.random.fold_in(jax.random.key(evaluation.seed), batch)
-        losses = compiled(params, split.images[indices], key)
+        losses = compiled(params, split.images[indices], None if labels is None else labels[indices], key)
         nats = np.stack([np.asarray(term, np.float64).mean() for term in losses])
         result[batch] = nats_to_bpd(nats, config.data.num_dims)
         on_batch(batch + 1)
@@ -102,6 +104,7 @@ def summarise_batches(
         passes=1,
         network_calls=len(total) * evaluation.batch_size,
         timesteps=config.model.timesteps,
+        labels=evaluation.labels if config.model.num_classes else "",
         time_sampling="uniform",
         time_density=(),
         control_coefficients=(),

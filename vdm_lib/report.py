@@ -69,6 +69,8 @@ class BpdReport:
     the ode takes with each is not counted. None where a solver chooses its steps."""
     timesteps: int
     """Steps T of the bound; 0 is continuous time."""
+    labels: str = ""
+    """What a class-conditional model was told of each image: its label (given) or nothing (none); empty for others."""
     time_sampling: str
     """Density of the times: importance or uniform; `none` where no time is drawn."""
     time_density: tuple[float, ...]
@@ -142,6 +144,8 @@ class BpdReport:
         words = [how]
         if self.estimator != "bound":
             words.append(f"{self.estimator.replace('_', ' ')}, {self.estimator_settings}")
+        if self.labels:
+            words.append("given the labels" if self.labels == "given" else "without labels")
         if self.timesteps:
             words.append(f"{self.timesteps} steps")
         words.append(f"{self.params} parameters")

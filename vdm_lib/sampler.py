@@ -1,5 +1,6 @@
 """How noise becomes images: the choices of sampling; the mathematics is in `solvers`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,11 +21,15 @@ class Sampler:
     """What the steps divide evenly: the time t, or log SNR. For a schedule that is linear in t both are the same."""
     decoding: Decoding = "argmax"
     """The likeliest level of p(x | z_0), or a draw of it."""
+    guidance: float = 0.0
+    """w of class-free guidance, (1 + w) eps_hat(z, class) - w eps_hat(z, none): 0 is the class alone, -1 none."""
 
     def __post_init__(self) -> None:
         for name, kind in (("solver", Solver), ("spacing", Spacing), ("decoding", Decoding)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
+        if not math.isfinite(self.guidance):
+            raise ConfigError(f"guidance must be a finite number, got {self.guidance}")
 
 
 ANCESTRAL = Sampler()

@@ -1,6 +1,9 @@
 """Sampling: from pure noise z_1 step by step to z_0, and from z_0 to levels.
 
-Image k depends on the key, the steps and k alone: not on how many images are drawn with it, nor on the devices.
+Image k depends on the key, the steps, k and its class alone: not on how many images are drawn with it, nor on the
+devices. With class-free guidance (Ho and Salimans, arXiv 2207.12598, Eq. 6) of weight w the network's estimate is
+
+    (1)  (1 + w) eps_hat(z_t, class) - w eps_hat(z_t, none)
 """
 
 import jax
@@ -9,11 +12,12 @@ from jaxtyping import Array, UInt8
 
 from vdm_lib import diffusion, likelihood, solvers
 from vdm_lib.errors import ConfigError
+from vdm_lib.labels import no_labels
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
 from vdm_lib.sampler import ANCESTRAL, Sampler, Spacing
 from vdm_lib.solvers import Chain, Gammas
-from vdm_lib.types import Key, Latents, Params, Scalar
+from vdm_lib.types import Key, Labels, Latents, Params, Scalar
 
 # The key of the last draw, of levels given z_0, is that of a step which no chain has.
 _DECODING = 2**31 - 1
@@ -26,11 +30,13 @@ def reverse_step(
     noise: Latents,
     i: int | jax.Array,
     num_steps: int | jax.Array,
-    spacing: Spacing = "time",
+    sampler: Sampler = ANCESTRAL,
+    labels: Labels | None = None,
 ) -> Latents:
     """Return z_s of the ancestral step i of num_steps; evenly in time from t = (T - i) / T to s = (T - i - 1) / T."""
-    here = gammas(model, params, spacing, i, num_steps)
-    return solvers.ancestral(begin(z_t), _eps_hat(model, params, z_t, here.t), here, noise).z
+    here = gammas(model, params, sampler.spacing, i, num_steps)
+    eps_hat = _eps_hat(model, params, z_t, here.t, labels, sampler.guidance)
+    return solvers.ancestral(begin(z_t), eps_hat, here, noise).z
 
 
 def start(model: VDM, key: Key, num_images: int) -> tuple[Latents, Key]:
@@ -52,10 +58,14 @@ def advance(
     key_steps: Key,
     i: int | jax.Array,
     num_steps: int | jax.Array,
+    labels: Labels | None = None,
 ) -> Chain:
-    """Return the chain after step i of num_steps; i and num_steps may be traced, so that one program serves all."""
+    """Return the chain after step i of num_steps; i and num_steps may be traced, so that one program serves all.
+
+    Labels are the class of each image; without them a class-conditional model is told none.
+    """
     here = gammas(model, params, sampler.spacing, i, num_steps)
-    eps_hat = _eps_hat(model, params, chain.z, here.t)
+    eps_hat = _eps_hat(model, params, chain.z, here.t, labels, sampler.guidance)
     if sampler.solver == "ancestral":
         noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
         return solvers.ancestral(chain, eps_hat, here, noise)
@@ -63,7 +73,13 @@ def advance(
 
 
 def retreat(
-    model: VDM, params: Params, sampler: Sampler, chain: Chain, i: int | jax.Array, num_steps: int | jax.Array
+    model: VDM,
+    params: Params,
+    sampler: Sampler,
+    chain: Chain,
+    i: int | jax.Array,
+    num_steps: int | jax.Array,
+    labels: Labels | None = None,
 ) -> Chain:
     """Return the chain after step i of num_steps the other way, from z_0 to the noise z_1 that a flow makes it from.
 
@@ -74,7 +90,7 @@ def retreat(
         raise ConfigError("only ddim and dpm can be followed back to the noise: take one of them as the solver")
     steps_done = (i + 1, i, jnp.maximum(jnp.asarray(i) - 1, 0))
     here = Gammas(*(gamma_at(model, params, sampler.spacing, done / num_steps) for done in steps_done))
-    eps_hat = _eps_hat(model, params, chain.z, here.t)
+    eps_hat = _eps_hat(model, params, chain.z, here.t, labels, sampler.guidance)
     return (solvers.ddim if sampler.solver == "ddim" else solvers.dpm)(chain, eps_hat, here)
 
 
@@ -95,12 +111,18 @@ def gamma_at(model: VDM, params: Params, spacing: Spacing, place: float | jax.Ar
 
 
 def denoise(
-    model: VDM, params: Params, sampler: Sampler, z_1: Latents, key_steps: Key, num_steps: int | jax.Array
+    model: VDM,
+    params: Params,
+    sampler: Sampler,
+    z_1: Latents,
+    key_steps: Key,
+    num_steps: int | jax.Array,
+    labels: Labels | None = None,
 ) -> Latents:
     """Return z_0 after all steps, in one loop on the device; num_steps may be traced."""
 
     def body(i: jax.Array, chain: Chain) -> Chain:
-        return advance(model, params, sampler, chain, key_steps, i, num_steps)
+        return advance(model, params, sampler, chain, key_steps, i, num_steps, labels)
 
     # Only the gradients of convolutions are slow inside a loop on CPU.
     return jax.lax.fori_loop(0, num_steps, body, begin(z_1)).z
@@ -131,9 +153,17 @@ def levels(
 
 
 def sample(
-    model: VDM, params: Params, key: Key, num_images: int, num_steps: int, sampler: Sampler = ANCESTRAL
+    model: VDM,
+    params: Params,
+    key: Key,
+    num_images: int,
+    num_steps: int,
+    sampler: Sampler = ANCESTRAL,
+    labels: Labels | None = None,
 ) -> UInt8[Array, "b h w c"]:
-    """Return num_images images of uint8 levels, a function of the key alone; to be called under jit.
+    """Return num_images images of uint8 levels, a function of the key and the labels; to be called under jit.
+
+    `labels.labels_to_draw` makes the labels and refuses what a model cannot do.
 
     Raises:
       ConfigError: num_images or num_steps below 1.
@@ -141,9 +171,19 @@ def sample(
     if num_images < 1 or num_steps < 1:
         raise ConfigError(f"a sample needs at least one image and one step, got {num_images} and {num_steps}")
     z_1, key_steps = start(model, key, num_images)
-    return levels(model, params, denoise(model, params, sampler, z_1, key_steps, num_steps), sampler, key_steps)
+    z_0 = denoise(model, params, sampler, z_1, key_steps, num_steps, labels)
+    return levels(model, params, z_0, sampler, key_steps)
 
 
-def _eps_hat(model: VDM, params: Params, z_t: Latents, gamma_t: Scalar) -> Latents:
+def _eps_hat(
+    model: VDM, params: Params, z_t: Latents, gamma_t: Scalar, labels: Labels | None, guidance: float
+) -> Latents:
+    """Return the network's estimate; with guidance Eq. (1), both of its parts in one call."""
     batch = z_t.shape[0]
-    return model.eps_hat(params, z_t, jnp.broadcast_to(gamma_t, (batch,)), jnp.zeros(batch))
+    if labels is None or not guidance:
+        gammas = jnp.broadcast_to(gamma_t, (batch,))
+        return model.eps_hat(params, z_t, gammas, jnp.zeros(batch), labels=labels)
+    told = jnp.concatenate([labels, no_labels(model.model, batch)])
+    gammas = jnp.broadcast_to(gamma_t, (2 * batch,))
+    both = model.eps_hat(params, jnp.concatenate([z_t, z_t]), gammas, jnp.zeros(2 * batch), labels=told)
+    return (1.0 + guidance) * both[:batch] - guidance * both[batch:]

@@ -12,16 +12,20 @@ from jaxtyping import Array, Float
 
 from vdm_lib.augment import augment
 from vdm_lib.config import Config
+from vdm_lib.labels import withhold_labels
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.microbatches import mean_over_parts
 from vdm_lib.model import VDM, Losses, Noise
 from vdm_lib.optim import global_norm, learning_rate_schedule, make_optimizer, update_ema
 from vdm_lib.sharding import check_divisible, replicated, split_by_image, state_shardings
 from vdm_lib.state import TrainState, create_state
-from vdm_lib.types import Images, Params
+from vdm_lib.types import Images, Labels, Params
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, Images], tuple[TrainState, Metrics]]
+TrainStep = Callable[..., tuple[TrainState, Metrics]]
+
+# The key of the labels that are withheld is none of those that the key of a step is split into.
+_LABELS = 2**31 - 1
 
 
 def bpd_terms(losses: Losses, num_dims: int) -> Metrics:
@@ -52,9 +56,9 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
 def train_step(config: Config, mesh: Mesh) -> TrainStep:
     """Return the step (state, images) -> (state, metrics), to be called under jit.
 
-    Everything random in step n is a function of (train.seed, n). The metrics are of the parameters before the
-    update, with dropout: bpd and its parts, gamma_0, gamma_1, the norms of gradient, update and parameters, learning
-    rate.
+    With model.num_classes it is (state, images, labels) -> (state, metrics). Everything random in step n is a function
+    of (train.seed, n). The metrics are of the parameters before the update, with dropout: bpd and its parts, gamma_0,
+    gamma_1, the norms of gradient, update and parameters, learning rate.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
@@ -64,19 +68,23 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
     optimizer = make_optimizer(config.optim, config.train.steps)
     learning_rate = learning_rate_schedule(config.optim, config.train.steps)
 
-    def step(state: TrainState, images: Images) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, images: Images, labels: Labels | None = None) -> tuple[TrainState, Metrics]:
+        assert (labels is not None) == (config.model.num_classes > 0)
         # The key of the initial parameters is the root itself, never folded in with a step.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         key_augment, key_noise, key_dropout = jax.random.split(key, 3)
         num_images = images.shape[0]
         images, conditioning = augment(key_augment, images, config.data.augmentation)
+        if labels is not None:
+            labels = withhold_labels(jax.random.fold_in(key, _LABELS), labels, config.model)
         # Drawn for the whole batch, each image with its own, so that no way of dividing it changes anything.
-        batch = (images, conditioning, model.draw_noise(key_noise, num_images), jnp.arange(num_images))
+        batch = (images, conditioning, labels, model.draw_noise(key_noise, num_images), jnp.arange(num_images))
 
-        def loss(params: Params, batch: tuple[Any, Any, Noise, Any]) -> tuple[Float[Array, ""], Metrics]:
-            images, conditioning, noise, order = batch
+        def loss(params: Params, batch: tuple[Any, Any, Any, Noise, Any]) -> tuple[Float[Array, ""], Metrics]:
+            images, conditioning, labels, noise, order = batch
             dropout_keys = jax.vmap(lambda i: jax.random.fold_in(key_dropout, i))(order)
-            terms = bpd_terms(model.losses(params, images, conditioning, noise, dropout_keys), config.data.num_dims)
+            losses = model.losses(params, images, conditioning, noise, dropout_keys, labels)
+            terms = bpd_terms(losses, config.data.num_dims)
             return terms["bpd"], terms
 
         gradient_and_terms = jax.grad(loss, has_aux=True)
@@ -111,15 +119,16 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
 
 
 def make_train_step(config: Config, mesh: Mesh) -> Any:
-    """Return the jitted step (state, images) -> (state, metrics); the state's buffers are donated.
+    """Return the jitted step of `train_step`; the state's buffers are donated.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    inputs = [split_by_image(mesh)] * (2 if config.model.num_classes else 1)
     return jax.jit(
         train_step(config, mesh),
-        in_shardings=(shardings, split_by_image(mesh)),
+        in_shardings=(shardings, *inputs),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )

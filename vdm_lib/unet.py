@@ -14,27 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from jaxtyping import Key as KeyArray
 
-from vdm_lib.types import Conditioning, KeyPerImage, Latents, PerImage
+from vdm_lib.embedding import fourier_features, told
+from vdm_lib.types import Conditioning, KeyPerImage, Labels, Latents, PerImage
 
 NUM_GROUPS = 32
-
-
-def time_embedding(t: PerImage, num_features: int) -> Float[Array, "b features"]:
-    """Return [sin | cos] of 1000 t at num_features / 2 frequencies from 1 down to 1/10000, float32."""
-    half = num_features // 2
-    frequencies = jnp.exp(jnp.arange(half, dtype=jnp.float32) * (-math.log(10_000.0) / (half - 1)))
-    angles = 1000.0 * t[:, None] * frequencies
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-def fourier_features(z: Latents, exponents: tuple[int, ...]) -> Float[Array, "b h w features"]:
-    """Return sin(2 pi 2^n z) for each channel and exponent n, then the cosines in the same order.
-
-    With 256 levels and n = 7 the pair is constant on clean pixels (sin 0, cos -1): only noise can excite it.
-    """
-    angular = 2.0 * math.pi * 2.0 ** jnp.asarray(exponents, jnp.float32)
-    angles = (z[..., None] * angular).reshape(*z.shape[:-1], -1)
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class DropoutPerImage(nn.Module):
@@ -102,6 +85,8 @@ class ScoreUNet(nn.Module):
     fourier_exponents: tuple[int, ...]
     gamma_min: float
     gamma_max: float
+    num_classes: int = 0
+    """0: no class is told."""
     remat: bool = False
     """Form the blocks' activations again in the backward pass instead of keeping them."""
     scan: bool = False
@@ -111,7 +96,12 @@ class ScoreUNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, z: Latents, gamma_t: PerImage, conditioning: Conditioning, dropout_keys: KeyPerImage | None = None
+        self,
+        z: Latents,
+        gamma_t: PerImage,
+        conditioning: Conditioning,
+        dropout_keys: KeyPerImage | None = None,
+        labels: Labels | None = None,
     ) -> Latents:
         """Return eps_hat of z's shape, float32.
 
@@ -120,13 +110,11 @@ class ScoreUNet(nn.Module):
           gamma_t: gamma(t) of each image, [b].
           conditioning: one number per image, [b]: 1 where augmentation touched the image, else 0.
           dropout_keys: one for each image, [b]; they turn dropout on.
+          labels: class of each image, [b], num_classes where none is told; only with classes.
         """
         # The constants of the config, not the learned end points: the original's choice, kept for its checkpoints.
         t = (gamma_t - self.gamma_min) / (self.gamma_max - self.gamma_min)
-        embedding = time_embedding(t, self.n_embd)
-        cond = jnp.concatenate([embedding, conditioning[:, None].astype(embedding.dtype)], axis=1)
-        cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense0", dtype=self.dtype)(cond))
-        cond = nn.swish(nn.Dense(4 * self.n_embd, name="dense1", dtype=self.dtype)(cond))
+        cond = told(t, conditioning, labels, self.n_embd, self.num_classes, self.dtype)
 
         h = z
         if self.fourier_exponents:

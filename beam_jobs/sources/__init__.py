@@ -9,6 +9,7 @@ from beam_jobs.sources.base import Source
 from beam_jobs.sources.cifar10 import cifar10_from_files
 from beam_jobs.sources.digits import Digits
 from beam_jobs.sources.imagenet import open_imagenet
+from beam_jobs.sources.swirl import Swirl
 from beam_jobs.sources.tfds import cifar10_from_tfds, cifar10_from_tfds_directory, is_tfds_directory
 from vdm_lib.errors import ConfigError
 from vdm_lib.storage import storage_errors
@@ -26,6 +27,12 @@ def _open_digits(source: str | None, size: int | None) -> Source:
     if source is not None:
         raise ConfigError("digits comes with scikit-learn and takes no --source")
     return Digits()
+
+
+def _open_swirl(source: str | None, size: int | None) -> Source:
+    if source is not None:
+        raise ConfigError("swirl is drawn, it takes no --source")
+    return Swirl()
 
 
 def _open_cifar10(source: str | None, size: int | None) -> Source:
@@ -55,6 +62,7 @@ _OPENERS: dict[str, _Opener] = {
     "images": _open_images,
     "imagenet32": _imagenet("imagenet32", 32),
     "imagenet64": _imagenet("imagenet64", 64),
+    "swirl": _open_swirl,
 }
 
 
@@ -62,7 +70,7 @@ def open_source(dataset: str, source: str | None = None, size: int | None = None
     """Return the source of a data set, its files found and their sizes checked.
 
     Args:
-        dataset: `digits`, `cifar10`, `imagenet32`, `imagenet64` or `images`.
+        dataset: `digits`, `cifar10`, `imagenet32`, `imagenet64`, `images` or `swirl`.
         source: folder or archive, local or gs://; for cifar10 also `tfds` to download it.
         size: height and width, for `images` only.
 

@@ -23,7 +23,7 @@ from pipelines.memory import check_program_fits, one_device, out_of_memory_expla
 from pipelines.progress import telling
 from vdm_lib.export import checks, functions, stablehlo
 from vdm_lib.export.card import CardFacts, card
-from vdm_lib.images import grid, write_png
+from vdm_lib.images import picture, write_png
 from vdm_lib.model import VDM
 
 NOT_MEASURED = {"bpd": None, "note": "not measured"}
@@ -148,7 +148,7 @@ def _write_samples(path: Path, model: VDM, params: dict[str, Any], facts: CardFa
     with jax.default_matmul_precision("float32"):
         z_1, key_data = functions.start(model, samples.num, np.uint32(samples.seed))
         images = functions.jitted(model).images(params, z_1, key_data, np.int32(samples.steps))
-    write_png(str(path), grid(np.asarray(images), facts.config.data.num_levels))
+    write_png(str(path), picture(np.asarray(images), facts.config.data.num_levels))
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ def add_to(commands: Subcommands) -> None:
     """Add `vdm prepare`."""
     prepare = add(commands, "prepare", "write a data set as sharded TFRecords", "vdm prepare digits --out data/digits",
                   "vdm prepare cifar10 --source cifar-10-batches-bin --out data/cifar10")  # fmt: skip
-    prepare.add_argument("dataset", help="digits (embedded), cifar10, imagenet32, imagenet64 or images")
+    prepare.add_argument("dataset", help="digits (embedded), swirl (drawn), cifar10, imagenet32, imagenet64 or images")
     prepare.add_argument("--source", type=path, help="folder or archive, local or gs://; cifar10: also tfds")
     prepare.add_argument("--size", type=int, help="images: height and width to make")
     prepare.add_argument("--out", type=path, required=True, help="data directory to make")

@@ -35,6 +35,12 @@ def add_to(commands: Subcommands) -> None:
                         help="what the steps divide evenly (default time)")  # fmt: skip
     sample.add_argument("--decoding", choices=get_args(Decoding), default="argmax",
                         help="the likeliest level of each pixel, or a draw (default argmax)")  # fmt: skip
+    sample.add_argument("--class", dest="label", type=_class, metavar="K|all",
+                        help="of a class-conditional model: images of class K, or of all in turn, a column each "
+                             "(default: no class is told; all, if the model never went without)")  # fmt: skip
+    sample.add_argument("--guidance", type=float, metavar="W",
+                        help="class-free guidance, (1 + W) eps(class) - W eps(none); two calls of the network a step "
+                             "(default 0)")  # fmt: skip
     sample.add_argument("--seed", type=int, default=0, help="the same seed gives the same images (default 0)")
     sample.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
     sample.add_argument("--out", type=path, required=True, metavar="FILE.png",
@@ -78,12 +84,16 @@ def run(args: argparse.Namespace) -> Any:
     if kind == "progressive" and (args.solver or args.decoding != "argmax"):
         raise ConfigError("--progressive decodes given images and samples none: leave out --solver and --decoding")
     solver = args.solver or ("dpm" if kind == "interpolate" else "ancestral")
-    sampler = Sampler(solver=solver, spacing=args.spacing, decoding=args.decoding)
+    if kind != "grid" and (args.label is not None or args.guidance is not None):
+        raise ConfigError(f"--class and --guidance are for the grid: leave them out with --{kind}")
+    guidance = args.guidance or 0.0
+    sampler = Sampler(solver=solver, spacing=args.spacing, decoding=args.decoding, guidance=guidance)
     if kind == "grid":
         num = 64 if args.num is None else args.num
         return job("sample")(
-            args.workdir, args.out, num=num, steps=args.steps, seed=args.seed, step=args.step, sampler=sampler
-        )
+            args.workdir, args.out, num=num, steps=args.steps, seed=args.seed, step=args.step, sampler=sampler,
+            label=args.label,
+        )  # fmt: skip
     return _picture(args, kind, sampler)
 
 
@@ -109,3 +119,9 @@ def _picture(args: argparse.Namespace, kind: str, sampler: Sampler) -> Any:
     if kind in ("inpaint", "progressive"):
         options["given"] = given
     return job(f"sampling.{module}")(request, **{name: x for name, x in options.items() if x is not None})
+
+
+def _class(word: str) -> int | str:
+    if word != "all" and not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"a class is a number from 0 on, or all, got {word!r}")
+    return word if word == "all" else int(word)

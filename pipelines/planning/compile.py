@@ -49,7 +49,8 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     here = Mesh(np.asarray(jax.devices()[:1]), ("data",))
     state = jax.eval_shape(lambda: init_state(config, here))
     images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
-    work = count_work(make_train_step(config, here), state, images)
+    inputs = [images, jax.ShapeDtypeStruct(images.shape[:1], np.int32)] if config.model.num_classes else [images]
+    work = count_work(make_train_step(config, here), state, *inputs)
     answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
     if not request["compiled"]:
         return answer
@@ -58,7 +59,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=request["topology"], **request["options"]
     ).devices
-    lowered = make_train_step(config, Mesh(np.asarray(devices), ("data",))).lower(state, images)
+    lowered = make_train_step(config, Mesh(np.asarray(devices), ("data",))).lower(state, *inputs)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -98,7 +98,8 @@ def setting(request: Request, endings: tuple[str, ...] = (".png",), **numbers: i
 
     Raises:
       CheckpointError: no such checkpoint.
-      ConfigError: a number that is too small or too large, or a place where no picture can be written.
+      ConfigError: a number that is too small or too large, a place where no picture can be written, points of the
+        plane, or a model that must be told a class.
       MachineError: so many images at once do not fit the memory.
     """
     for name, value, smallest in (("steps", request.num_steps, 1), ("seed", request.seed, 0)):
@@ -108,6 +109,10 @@ def setting(request: Request, endings: tuple[str, ...] = (".png",), **numbers: i
     # Before the sampling, which may take hours.
     check_picture(request.out, endings)
     config = run_dir.read_config(request.workdir)
+    if config.data.image_shape == (1, 1, 2):
+        raise ConfigError("points of the plane have the grid's picture only")
+    if config.model.num_classes and not config.model.label_dropout:
+        raise ConfigError("this picture tells no class, which the model never went without: model.label_dropout=0")
     restored = restore_ema(request.workdir, config, request.step)
     with out_of_memory_explained(one_device(), lambda: _ADVICE):
         yield Setting(VDM.from_config(config), restored.params, restored.step, request)

@@ -7,7 +7,8 @@ from jax.sharding import Mesh
 from jaxtyping import UInt8
 
 from vdm_lib.config import Config
-from vdm_lib.images import grid
+from vdm_lib.images import picture
+from vdm_lib.labels import labels_to_draw
 from vdm_lib.model import VDM
 from vdm_lib.sampling import sample
 from vdm_lib.sharding import replicated
@@ -26,8 +27,11 @@ class Pictures:
         model, train = VDM.from_config(config), config.train
         whole = replicated(mesh)
         self._times = np.linspace(0.0, 1.0, 101, dtype=np.float32)
+        labels = labels_to_draw(config.model, "all" if config.model.num_classes else None, train.sample_images, 0.0)
         self._sample = jax.jit(
-            lambda params, seed: sample(model, params, jax.random.key(seed), train.sample_images, train.sample_steps),
+            lambda params, seed: sample(
+                model, params, jax.random.key(seed), train.sample_images, train.sample_steps, labels=labels
+            ),
             out_shardings=whole,
         )
         self._gamma = jax.jit(lambda params, t: model.gamma(params, t), out_shardings=whole)
@@ -35,11 +39,11 @@ class Pictures:
     def draw(self, state: TrainState) -> dict[str, Picture]:
         """Return name -> picture: the same seed each time, so that a run can be seen to learn."""
         images = np.asarray(self._sample(state.ema_params, np.uint32(self._config.train.seed)))
-        picture = grid(images, self._config.data.num_levels)
-        factor = -(-_MIN_WIDTH // picture.shape[1])
+        drawn = picture(images, self._config.data.num_levels)
+        factor = -(-_MIN_WIDTH // drawn.shape[1])
         gamma = np.asarray(self._gamma(state.ema_params, jnp.asarray(self._times)))
         return {
-            "samples": picture.repeat(factor, axis=0).repeat(factor, axis=1),
+            "samples": drawn.repeat(factor, axis=0).repeat(factor, axis=1),
             "schedule": schedule_plot(self._times, gamma),
         }
 

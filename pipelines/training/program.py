@@ -61,7 +61,7 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     plain = train_step(config, mesh)
 
     def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
-        state, metrics = plain(state, feed.images(inputs))
+        state, metrics = plain(state, feed.images(inputs), feed.labels(inputs))
         return state, metrics, jnp.max(wishes)
 
     state, inputs = abstract_state(config, mesh), feed.inputs(0)
@@ -73,8 +73,8 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     _return_freed_memory()
     if config.model.remat:
         without = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
-        images = jax.eval_shape(feed.images, inputs)
-        flops = count_work(train_step(without, mesh), state, images).flops
+        images, labels = jax.eval_shape(lambda inputs: (feed.images(inputs), feed.labels(inputs)), inputs)
+        flops = count_work(train_step(without, mesh), state, images, labels).flops
     else:
         # Traced already: jit keeps the trace.
         flops = count_work(jitted, state, inputs, wishes).flops

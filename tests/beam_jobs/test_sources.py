@@ -151,10 +151,10 @@ def test_sources_pickle(cifar):
         (
             "cifar",
             None,
-            "unknown data set 'cifar', known are cifar10, digits, images, imagenet32, imagenet64: "
+            "unknown data set 'cifar', known are cifar10, digits, images, imagenet32, imagenet64, swirl: "
             "did you mean 'cifar10'?",
         ),
-        ("xyz", None, "unknown data set 'xyz', known are cifar10, digits, images, imagenet32, imagenet64"),
+        ("xyz", None, "unknown data set 'xyz', known are cifar10, digits, images, imagenet32, imagenet64, swirl"),
         ("cifar10", None, "cifar10 needs --source"),
         ("digits", "somewhere", "takes no --source"),
     ],

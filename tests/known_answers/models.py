@@ -26,7 +26,7 @@ def model_config(timesteps: int = 0, gamma_0: float = GAMMA_0, gamma_1: float = 
 class GaussianVDM(VDM):
     """Independent dimensions N(mean, variance): params has both, of the image's shape."""
 
-    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None):
+    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None, labels=None):
         gamma = gamma_t[:, None, None, None]
         alpha, sigma = jnp.sqrt(jax.nn.sigmoid(-gamma)), jnp.sqrt(jax.nn.sigmoid(gamma))
         return sigma * (z_t - alpha * params["mean"]) / (alpha**2 * params["variance"] + sigma**2)
@@ -36,7 +36,7 @@ class GaussianVDM(VDM):
 class MixtureVDM(VDM):
     """A mixture of k normals: params has log_weights [k], and means and variances [k, h, w, c]."""
 
-    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None):
+    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None, labels=None):
         gamma = gamma_t[:, None, None, None, None]
         alpha, sigma = jnp.sqrt(jax.nn.sigmoid(-gamma)), jnp.sqrt(jax.nn.sigmoid(gamma))
         variance = alpha**2 * params["variances"] + sigma**2

@@ -36,7 +36,7 @@ def test_the_control_has_mean_zero_for_every_image_and_time(kind, most_dims, mon
     params, draws = control.runner.params, 4000
     times = jnp.asarray([0.01, 0.2, 0.5, 0.8, 0.99])
     estimate = control.estimate
-    sample = jax.jit(jax.vmap(lambda key: estimate(params, jnp.asarray(known.images), jnp.arange(5), times, key)))
+    sample = jax.jit(jax.vmap(lambda key: estimate(params, jnp.asarray(known.images), None, jnp.arange(5), times, key)))
     values = np.asarray(sample(jax.random.split(jax.random.key(0), draws)), np.float64)
     # Five values at four errors: one failure in 3,000.
     assert np.all(np.abs(values.mean(axis=0)) < 4.0 * values.std(axis=0) / np.sqrt(draws))
@@ -50,8 +50,8 @@ def test_the_linear_control_is_the_loss_of_the_gaussian_model_itself():
     key, indices = jax.random.key(1), jnp.arange(200)
     times = jnp.linspace(0.0, 0.99, 200)
     images = jnp.asarray(known.images[:200])
-    control = np.asarray(LinearControl(known.model)(params, images, indices, times, key))
-    loss = np.asarray(DiffusionLoss(known.model)(known.params, images, indices, times, key))
+    control = np.asarray(LinearControl(known.model)(params, images, None, indices, times, key))
+    loss = np.asarray(DiffusionLoss(known.model)(known.params, images, None, indices, times, key))
     gamma, factor = known.model.gamma_and_factor({}, times)
     u = np.exp(np.asarray(gamma))[:, None]
     variance, mean = (np.asarray(known.params[name]).reshape(-1) for name in ("variance", "mean"))

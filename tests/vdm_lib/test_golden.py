@@ -25,8 +25,9 @@ from tests.golden.variants import (
 )
 from tests.shared import shared_path
 from vdm_lib import diffusion, likelihood, optim, sampling
+from vdm_lib.embedding import fourier_features, time_embedding
 from vdm_lib.model import VDM
-from vdm_lib.unet import DropoutPerImage, fourier_features, time_embedding
+from vdm_lib.unet import DropoutPerImage
 
 
 @pytest.fixture(scope="module", params=sorted(MODELS))
@@ -145,7 +146,7 @@ def test_losses(v):
 class GivenNetwork(VDM):
     """Variant C with a network that answers what the original's network answered."""
 
-    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None):
+    def eps_hat(self, params, z_t, gamma_t, conditioning, dropout_key=None, labels=None):
         values = variant("C").values
         assert_agrees(gamma_t, values["g_t"])
         assert_agrees(z_t[:1], values["z_t"])

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm_lib import unet
+from vdm_lib import embedding
 from vdm_lib.config import DataConfig, ModelConfig
 from vdm_lib.model import VDM, count_params
 
@@ -112,14 +112,14 @@ def test_attention_and_fourier_features_are_options():
 
 def test_time_embedding_in_closed_form():
     t = jnp.asarray([0.0, 0.013, 0.02])
-    embedding = unet.time_embedding(t, 8)
+    found = embedding.time_embedding(t, 8)
     frequencies = 10_000.0 ** (-np.arange(4) / 3)
     angles = 1000.0 * np.asarray(t, np.float64)[:, None] * frequencies
-    np.testing.assert_allclose(embedding, np.hstack([np.sin(angles), np.cos(angles)]), atol=1e-5)
+    np.testing.assert_allclose(found, np.hstack([np.sin(angles), np.cos(angles)]), atol=1e-5)
 
 
 def test_fourier_features_of_clean_pixels_are_constant():
     clean = (2.0 * (jnp.arange(256.0) + 0.5) / 256.0 - 1.0).reshape(1, 16, 16, 1)
-    features = unet.fourier_features(clean, (7,))
+    features = embedding.fourier_features(clean, (7,))
     np.testing.assert_allclose(features[..., 0], 0.0, atol=1e-3)
     np.testing.assert_allclose(features[..., 1], -1.0, atol=1e-3)

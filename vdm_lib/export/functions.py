@@ -3,6 +3,8 @@
 Parameters are flat, as `safetensors` loads them: a dict of names joined by '/'. The batch size is free, and with one
 seed image i is the same in a batch of any size.
 
+Of a class-conditional model they also take labels, int32 [b], with which no file is written yet.
+
     eps_hat(params, z_t, gamma_t, conditioning) -> estimate of the noise in z_t, float32 [b, h, w, c]
     bpd(params, images, seed)                   -> one estimate of the bound per image, bits per dimension, float32 [b]
     images(params, z_1, key_data, num_steps)    -> uint8 levels [b, h, w, c] by ancestral sampling from z_1
@@ -22,7 +24,7 @@ from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM, Noise
 from vdm_lib.noise import image_normals
 from vdm_lib.sampler import ANCESTRAL, Sampler
-from vdm_lib.types import Conditioning, Latents, Levels, Params, PerImage
+from vdm_lib.types import Conditioning, Labels, Latents, Levels, Params, PerImage
 
 # Named, so that a user's jax_default_prng_impl does not change what the files compute.
 _PRNG = "threefry2x32"
@@ -51,12 +53,19 @@ def unflatten_params(flat: dict[str, Any]) -> Params:
     return params
 
 
-def eps_hat(model: VDM, params: dict[str, Any], z_t: Latents, gamma_t: PerImage, conditioning: Conditioning) -> Latents:
+def eps_hat(
+    model: VDM,
+    params: dict[str, Any],
+    z_t: Latents,
+    gamma_t: PerImage,
+    conditioning: Conditioning,
+    labels: Labels | None = None,
+) -> Latents:
     """Return the network's estimate of the noise in z_t, Eq. (13) ff. of arXiv 2107.00630."""
-    return model.eps_hat(unflatten_params(params), z_t, gamma_t, conditioning)
+    return model.eps_hat(unflatten_params(params), z_t, gamma_t, conditioning, labels=labels)
 
 
-def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: ArrayLike) -> PerImage:
+def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: ArrayLike, labels: Labels | None = None) -> PerImage:
     """Return one estimate of the negative evidence lower bound (Eq. 11) in bits per dimension of each image.
 
     The times of a batch are spread evenly over [0, 1). `VDM.draw_noise` needs a batch of known size, this does not.
@@ -69,7 +78,7 @@ def bpd(model: VDM, params: dict[str, Any], images: Levels, seed: ArrayLike) -> 
         t=jnp.mod(jax.random.uniform(key_t) + spread, 1.0),
         eps=image_normals(key_eps, jnp.arange(batch), images.shape[1:]),
     )
-    total = model.losses(unflatten_params(params), images, jnp.zeros(batch), noise).total
+    total = model.losses(unflatten_params(params), images, jnp.zeros(batch), noise, labels=labels).total
     return nats_to_bpd(total, model.data.num_dims)
 
 
@@ -86,11 +95,12 @@ def images(
     key_data: ArrayLike,
     num_steps: ArrayLike,
     sampler: Sampler = ANCESTRAL,
+    labels: Labels | None = None,
 ) -> jax.Array:
     """Return uint8 images [b, h, w, c] by num_steps steps from z_1; ancestral ones are Eq. (6) of `diffusion`."""
     nested, num_steps = unflatten_params(params), jnp.asarray(num_steps)
     key_steps = jax.random.wrap_key_data(jnp.asarray(key_data), impl=_PRNG)
-    z_0 = sampling.denoise(model, nested, sampler, z_1, key_steps, num_steps)
+    z_0 = sampling.denoise(model, nested, sampler, z_1, key_steps, num_steps, labels)
     return sampling.levels(model, nested, z_0, sampler, key_steps)
 
 
