@@ -57,6 +57,12 @@ def log_prob(levels: Levels, z_0_rescaled: Latents, gamma_0: Float[Array, ""], n
     return jnp.sum(own_logit - log_normaliser(z_0_rescaled, gamma_0), axis=(1, 2, 3))
 
 
+def bernoulli_log_prob(bits: Levels, logits: Float[Array, "b h w c"]) -> PerImage:
+    """Return log p(x) in nats per image of zeros and ones, given the log odds of a one for each pixel."""
+    signs = 2.0 * bits.astype(jnp.float32) - 1.0
+    return jnp.sum(jax.nn.log_sigmoid(signs * logits), axis=(1, 2, 3))
+
+
 def most_likely_levels(z_0_rescaled: Latents, num_levels: int) -> Levels:
     """Return argmax over v of p(v | z_0), which is the level whose bin z_0 / alpha_0 lies in, int32."""
     level = jnp.floor((z_0_rescaled + 1.0) * (0.5 * num_levels))

@@ -34,6 +34,22 @@ class ResidualLayer(nn.Module):
         return x + nn.Dense(self.features, kernel_init=zeros, name="dense2", dtype=self.dtype)(h)
 
 
+class DenseNet(nn.Module):
+    """Residual layers between two dense ones, told nothing: the encoder and the decoder of `latent`."""
+
+    width: int
+    num_layers: int
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
+        """Return [b, features]."""
+        h = nn.Dense(self.width, name="dense_in")(x)
+        for i in range(self.num_layers):
+            h = ResidualLayer(self.width, 0.0, name=f"layer_{i}")(h)
+        return nn.Dense(self.features, name="dense_out")(nn.swish(nn.LayerNorm()(h)))
+
+
 class ScoreMLP(nn.Module):
     """eps_hat(z_t, gamma_t): the noise that the network sees in z_t."""
 
