@@ -29,6 +29,7 @@ from pipelines.commands import (
     tpu,
     train,
 )
+from pipelines.launch.signals import interrupt
 from pipelines.quiet import keep_quiet
 from vdm_lib.errors import ConfigError, VdmError
 
@@ -140,9 +141,11 @@ def _main(argv: list[str]) -> int:
         return EXIT_USAGE
     args = _parse(argv)
     keep_quiet()
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        # Ended like Ctrl-C, a job removes what it has half written.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                # Ended like Ctrl-C, a job removes what it has half written.
+                signal.signal(number, interrupt)
     try:
         result = args.run(args)
         if result is not None:

@@ -18,11 +18,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from pipelines.launch.with_parent import set_death_signal
+from pipelines.launch.signals import is_ignored, pass_by
 from vdm_lib.hosts import is_first
 from vdm_lib.sharding import put_global, split_by_image
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass
@@ -34,24 +34,24 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Yield a request that the first SIGTERM or SIGINT sets; a second one ends the process at once.
+    """Yield a request that the first SIGTERM, SIGINT or SIGHUP sets; a second one ends the process at once.
 
+    SIGHUP says that the terminal or the launcher is gone. That is no second wish, and under nohup no wish at all.
     Outside the main thread, where no handler can be set, the request stays unset.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    numbers = [number for number in _SIGNALS if number != signal.SIGHUP or not is_ignored(number)]
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def note(number: int, frame: FrameType | None) -> None:
         request.requested = True
-        # A launcher that ends while this job saves is no second wish.
-        set_death_signal(0)
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        for each in numbers:
+            signal.signal(each, pass_by if each == signal.SIGHUP else signal.SIG_DFL)
 
-    for number in _SIGNALS:
+    for number in numbers:
         signal.signal(number, note)
     try:
         yield request

@@ -129,7 +129,7 @@ def _marked(key: str) -> Iterator[int]:
 
 
 def _told_by_kernel(pid: int, parent: int | None) -> bool:
-    """Say whether this is the first process of a job and has lost the parent at whose death it gets SIGTERM."""
+    """Say whether this is the first process of a job and has lost the parent whose death the kernel tells it."""
     started_by = [word for word in _environment(pid) if word.startswith(f"{_PARENT_VARIABLE}=".encode())]
     orphan = bool(started_by) and started_by[-1] != f"{_PARENT_VARIABLE}={parent}".encode()
     try:

@@ -6,16 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from pipelines.launch.with_parent import DEATH_SIGNAL
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt as Ctrl-C does, but for the parent's death once; a handler of signals."""
+    signal.signal(DEATH_SIGNAL, pass_by)
+    raise KeyboardInterrupt
+
+
+def pass_by(number: int, frame: FrameType | None) -> None:
+    """Do nothing; a handler of signals. SIG_IGN instead makes Python complain of a signal that was on its way."""
 
 
 @contextmanager
 def as_interrupts() -> Iterator[None]:
     """Let SIGTERM and SIGHUP, which would end this process at once, raise KeyboardInterrupt as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
     with _handled(interrupt):
         yield
 
@@ -27,12 +35,18 @@ def undisturbed(notice: Callable[[], None]) -> Iterator[None]:
         yield
 
 
+def is_ignored(number: int) -> bool:
+    """Say whether a signal is to be passed over, as nohup asks for SIGHUP."""
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    numbers = [number for number in _SIGNALS if number != signal.SIGHUP or not is_ignored(number)]
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

@@ -15,7 +15,8 @@ SAVES_AND_STOPS = """
 import signal, sys, time
 def stop(*_):
     print("saved"); sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, stop)
 print("ready")
 time.sleep(60)
 """
@@ -77,7 +78,7 @@ def test_a_program_that_is_not_there_is_an_exit_code_and_a_line():
 
 
 def test_what_a_killed_process_left_behind_is_ended_by_the_kernel_or_by_its_key(tmp_path):
-    """kill -9 of the launcher's process: the job gets SIGTERM; one that holds out is found by its key."""
+    """kill -9 of the launcher's process: the job gets SIGHUP; one that holds out is found by its key."""
     script = f"""
 from pipelines.launch.job import Job
 from pipelines.launch.local import LocalProcess

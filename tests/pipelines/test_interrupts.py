@@ -30,7 +30,7 @@ IN_A_DESTRUCTOR = """
 
 
 @pytest.mark.parametrize("work", [IN_A_LINE, IN_A_DESTRUCTOR])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_an_interrupt_ends_the_process_at_once(name, work):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(work=work.format(name=name))], capture_output=True, text=True, check=False
