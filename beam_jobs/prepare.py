@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -220,6 +220,7 @@ def prepare(
     max_bad: int = 0,
     fail_on_duplicates: bool = False,
     pipeline_options: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Turn a source into a data directory: sharded TFRecords and, last, a manifest.
 
@@ -235,6 +236,7 @@ def prepare(
         fail_on_duplicates: an image that occurs twice is an error.
         pipeline_options: Beam's own flags, such as `--direct_running_mode=multi_processing`; without
             `--runner` the job runs on FnApiRunner.
+        say: takes one line about what is begun, once the directory is ours.
 
     Returns:
         The manifest, as it was written.
@@ -248,11 +250,15 @@ def prepare(
     with storage_errors(out_dir):
         directory = epath.Path(out_dir)
         plan = make_plan(source, str(directory), num_shards, limit, max_bad, fail_on_duplicates)
-        return _prepare(plan, directory, pipeline_options)
+        return _prepare(plan, directory, pipeline_options, say)
 
 
-def _prepare(plan: Plan, directory: epath.Path, pipeline_options: Sequence[str]) -> Manifest:
+def _prepare(
+    plan: Plan, directory: epath.Path, pipeline_options: Sequence[str], say: Callable[[str], None]
+) -> Manifest:
     with _claimed(directory) as existed:
+        counts = " and ".join(f"{count:,} {split}" for split, count in plan.num_images.items())
+        say(f"{counts} images of {plan.source.name} into {sum(plan.num_shards.values()):,} files")
         try:
             _run(plan, pipeline_options)
             problems = directory / PROBLEMS_NAME

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from beam_jobs.prepare import prepare, read_statistics
 from beam_jobs.sources import open_source
+from pipelines.progress import tell
 from pipelines.results import PrepareResult
 
 
@@ -46,6 +48,7 @@ def run(
         max_bad=max_bad,
         fail_on_duplicates=fail_on_duplicates,
         pipeline_options=runner_args,
+        say=partial(tell, "prepare"),
     )
     seconds = time.perf_counter() - start
     statistics = read_statistics(out)

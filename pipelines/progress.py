@@ -30,10 +30,8 @@ class Progress:
 
     def say(self, *lines: str) -> None:
         """Print lines without disturbing the bar."""
-        # Where the reader was killed, such as a flow, the job is about to be asked to save its state: it must live on.
-        with contextlib.suppress(BrokenPipeError):
-            for line in () if self._silent else lines:
-                tqdm.write(f"{self._what}: {line}", file=sys.stderr)
+        for line in () if self._silent else lines:
+            tell(self._what, line)
 
     def begin(self) -> None:
         """Count the time from here: what came before is no measure of the time left."""
@@ -54,6 +52,13 @@ class Progress:
             left = (now - self._started) / max(self._done - self._first, 1) * (self._total - self._done)
             count = f"{self._unit} {self._done:,} of {self._total:,}"
             self.say(", ".join((count, *facts, f"{tqdm.format_interval(left)} left")))
+
+
+def tell(what: str, line: str) -> None:
+    """Print a line about a job on stderr, beside its bar if it has one."""
+    # Where the reader was killed, such as a flow, the job is about to be asked to save its state: it must live on.
+    with contextlib.suppress(BrokenPipeError):
+        tqdm.write(f"{what}: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager
