@@ -1,5 +1,6 @@
 """What can go wrong with machines, connections and people while a launch runs: through the real gcloud CLI."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -196,3 +197,44 @@ def test_a_shutdown_with_warning_ends_with_the_state_saved(launch: Launch):
     assert code == 0, launch.said
     assert "from step 20" in launch.lines
     wait_for(lambda: not launch.api.node_names(), "the deletion")
+
+
+def test_a_slice_that_cannot_be_deleted_is_named_with_the_commands_that_do_it(launch: Launch):
+    """Without the right to delete, at once."""
+    launch.api.fail("DELETE", "nodes/vdm-test$", status=403, times=100)
+    with pytest.raises(LaunchError) as caught:
+        launch.pod().run(launch.job(3), launch.lines.append)
+    message = str(caught.value)
+    assert "may still cost money" in message
+    command = "gcloud compute tpus tpu-vm delete vdm-test --project=test-project --zone=us-central1-a --quiet"
+    assert command in message.replace("--zone us-central1-a", "--zone=us-central1-a"), message
+    assert launch.api.node_names() == ["vdm-test"]
+
+
+def test_a_deletion_that_keeps_failing_is_tried_until_its_time_is_over(launch: Launch, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipelines.launch.tpu_api._DELETE_S", 60.0)
+    launch.api.fail("DELETE", "nodes/vdm-test$", status=409, times=3)
+    assert launch.pod().run(launch.job(3), launch.lines.append) == 0, launch.said
+    assert launch.api.node_names() == []
+
+
+def test_workers_that_answer_nobody_are_given_up_and_the_run_goes_on_on_others(launch: Launch):
+    storms = [launch.api.root / f"storm.127.0.1.{host}" for host in (1, 2)]
+
+    def silence() -> None:
+        for storm in storms:
+            storm.write_text("1000000")
+        later(lambda: len(launch.api.created) == 2, answer_again)
+
+    def answer_again() -> None:
+        _go(launch)
+        for storm in storms:
+            storm.write_text("0")
+
+    pod = launch.pod()
+    pod.patience = dataclasses.replace(pod.patience, unreachable_s=2.0)
+    code = pod.run(launch.job(40, "wait"), launch.when("step 20", silence))
+    assert code == 0, launch.said
+    assert pod.counts.slices == 2
+    assert launch.lines[-1] == "done"
+    assert launch.api.node_names() == []
