@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from vdm_lib import diffusion, likelihood
 from vdm_lib.draws import log_mean_weight, sample_keys
 from vdm_lib.model import VDM
+from vdm_lib.noise import normals
 from vdm_lib.types import Key, Labels, Latents, Levels, Params, PerImage
 
 
@@ -45,8 +46,8 @@ class ImportanceWeighted:
         x = likelihood.encode(images, model.data.num_levels)
         conditioning = jnp.zeros(images.shape[0], jnp.int32)
 
-        def normals(step: int | jax.Array) -> Latents:
-            return jax.vmap(lambda each: jax.random.normal(jax.random.fold_in(each, step), x.shape[1:]))(keys)
+        def normals_of(step: int | jax.Array) -> Latents:
+            return jax.vmap(lambda each: normals(jax.random.fold_in(each, step), x.shape[1:]))(keys)
 
         def gamma_at(step: jax.Array) -> jax.Array:
             return model.gamma(params, step.astype(jnp.float32) / timesteps)
@@ -57,14 +58,14 @@ class ImportanceWeighted:
             by_image = jnp.broadcast_to(gamma_t, nats.shape)
             z_t = diffusion.q_sample(x, eps, by_image)
             d = model.eps_hat(params, z_t, by_image, conditioning, labels=labels) - eps
-            n = normals(i + 1)
+            n = normals_of(i + 1)
             e = jnp.expm1(gamma_t - gamma_s)
             c = -jnp.expm1(gamma_s - gamma_t)
             nats = nats + jnp.sum(0.5 * e * jnp.square(d) + jnp.sqrt(e) * n * d, axis=(1, 2, 3))
             return jnp.sqrt(1.0 - c) * eps + jnp.sqrt(c) * n, nats
 
         gamma_1, gamma_0 = gamma_at(jnp.asarray(timesteps)), gamma_at(jnp.asarray(0))
-        eps_1 = normals(0)
+        eps_1 = normals_of(0)
         z_1 = diffusion.q_sample(x, eps_1, jnp.broadcast_to(gamma_1, x.shape[:1]))
         log_variance = jax.nn.log_sigmoid(gamma_1)
         prior = 0.5 * jnp.sum(jnp.square(z_1) - jnp.square(eps_1) - log_variance, axis=(1, 2, 3))

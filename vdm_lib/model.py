@@ -17,6 +17,7 @@ from vdm_lib import diffusion, likelihood
 from vdm_lib.config import ComputeDtype, Config, DataConfig, ModelConfig
 from vdm_lib.labels import no_labels
 from vdm_lib.mlp import ScoreMLP
+from vdm_lib.noise import normals
 from vdm_lib.schedules import make_schedule
 from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, Levels, Params, PerImage
 from vdm_lib.unet import ScoreUNet
@@ -168,9 +169,9 @@ class VDM:
         shape = (num_images, *self.data.image_shape)
         antithetic = self.model.antithetic_time_sampling
         return Noise(
-            eps_0=jax.random.normal(key_0, shape),
+            eps_0=normals(key_0, shape),
             t=diffusion.sample_times(key_t, num_images, antithetic=antithetic),
-            eps=jax.random.normal(key_eps, shape),
+            eps=normals(key_eps, shape),
         )
 
     def diffusion_loss(

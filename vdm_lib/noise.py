@@ -1,11 +1,37 @@
-"""Noise of images: a function of a key and the image's index, so that no batch and no device changes it."""
+"""Noise of images: a function of a key and the image's index, so that no batch and no device changes it.
+
+What has the shape of an image is drawn as a row of numbers and then given its shape: the same numbers, for they depend
+on the position in that row alone, but XLA compiles a draw in three or four dimensions four times as long.
+"""
+
+import math
+from typing import Any
 
 import jax
-from jaxtyping import Float
+import jax.numpy as jnp
+from flax.linen.initializers import lecun_normal
+from jaxtyping import Bool, Float
 
 from vdm_lib.types import Key
 
 
+def normals(key: Key, shape: tuple[int, ...]) -> Float[jax.Array, "..."]:
+    """Return the numbers of `jax.random.normal(key, shape)`."""
+    return jax.random.normal(key, (math.prod(shape),)).reshape(shape)
+
+
 def image_normals(key: Key, indices: jax.Array, shape: tuple[int, ...]) -> Float[jax.Array, "b ..."]:
     """Return standard normal noise of the given shape for each image, a function of the key and its index."""
-    return jax.vmap(lambda index: jax.random.normal(jax.random.fold_in(key, index), shape))(indices)
+    return jax.vmap(lambda index: normals(jax.random.fold_in(key, index), shape))(indices)
+
+
+def keep_masks(keys: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax.Array, "..."]:
+    """Return what dropout at this rate keeps for each key of an array: the numbers of `jax.random.bernoulli`."""
+    size = (math.prod(shape),)
+    masks = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, size))(keys.reshape(-1))
+    return masks.reshape(*keys.shape, *shape)
+
+
+def kernel_normals(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[jax.Array, "..."]:
+    """Return the numbers of `lecun_normal` for a kernel [..., inputs, outputs]."""
+    return lecun_normal()(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)

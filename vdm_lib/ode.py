@@ -27,6 +27,7 @@ from vdm_lib import diffusion, likelihood
 from vdm_lib.config import Dequantisation, OdeTrace
 from vdm_lib.draws import log_mean_weight, sample_keys
 from vdm_lib.model import VDM
+from vdm_lib.noise import normals
 from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
 _MOST_STEPS = 4096
@@ -67,7 +68,7 @@ class OdeLikelihood:
         decoder_nats = jnp.zeros(())
         log_mass = jnp.zeros(())
         if self.dequantisation == "decoder":
-            eps = jax.random.normal(key_y, x.shape)
+            eps = normals(key_y, x.shape)
             y_0 = x + jnp.exp(0.5 * gamma_0) * eps
             decoder_nats = -likelihood.log_prob(image[None], y_0[None], gamma_0, num_levels)[0]
         else:

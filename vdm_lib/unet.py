@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
-from jaxtyping import Key as KeyArray
 
 from vdm_lib.embedding import fourier_features, told
+from vdm_lib.noise import keep_masks, kernel_normals
 from vdm_lib.types import Conditioning, KeyPerImage, Labels, Latents, PerImage
 
 NUM_GROUPS = 32
@@ -127,12 +127,12 @@ class ScoreUNet(nn.Module):
         scan = self.scan and not self.is_initializing()
         size = (*z.shape[1:3], self.n_embd)
         # All masks in one draw where layers are not looped over: a draw each takes an eighth more to compile.
-        masks = None if keys is None or scan else _masks(keys, self.dropout, size)
+        masks = None if keys is None or scan else keep_masks(keys, self.dropout, size)
 
         def mask(i: int) -> Bool[Array, "b h w o"] | None:
             if masks is not None:
                 return masks[i]
-            return None if keys is None else _masks(keys[i], self.dropout, size)
+            return None if keys is None else keep_masks(keys[i], self.dropout, size)
 
         def level(direction: str, i: int, h: Float[Array, "b h w i"], block: int) -> Float[Array, "b h w o"]:
             h = self._block(f"{direction}.block_{i}")(h, cond, mask(block))
@@ -191,7 +191,7 @@ class ScoreUNet(nn.Module):
         attention = AttnBlock(self.dtype, parent=None)
 
         def apply(params: Any, h: Any, key: KeyPerImage | None) -> Any:
-            mask = None if key is None else _masks(key, self.dropout, (*h.shape[1:3], self.n_embd))
+            mask = None if key is None else keep_masks(key, self.dropout, (*h.shape[1:3], self.n_embd))
             h = block.apply({"params": params["block"]}, h, cond, mask)
             return attention.apply({"params": params["attn"]}, h) if self.with_attention else h
 
@@ -214,12 +214,6 @@ def _keys_per_block(keys: KeyPerImage, num_blocks: int) -> Any:
     return jax.vmap(lambda n: jax.vmap(lambda key: jax.random.fold_in(key, n))(keys))(jnp.arange(num_blocks))
 
 
-def _masks(keys: KeyArray[Array, "*n"], rate: float, size: tuple[int, ...]) -> Bool[Array, "*n h w o"]:
-    """Return what dropout keeps for each key: a mask of the given size."""
-    masks = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, size))(keys.reshape(-1))
-    return masks.reshape(*keys.shape, *size)
-
-
 def _part(keys: Any, start: int, stop: int | None) -> Any:
     return None if keys is None else keys[start:stop]
 
@@ -230,5 +224,5 @@ def _group_norm(dtype: Any) -> nn.GroupNorm:
 
 
 def _conv3x3(features: int, name: str, dtype: Any, kernel_init: Callable[..., Any] | None = None) -> nn.Conv:
-    init = kernel_init or nn.initializers.lecun_normal()
+    init = kernel_init or kernel_normals
     return nn.Conv(features, (3, 3), kernel_init=init, name=name, dtype=dtype)
