@@ -5,11 +5,8 @@ on the position in that row alone, but XLA compiles a draw in three or four dime
 """
 
 import math
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax.linen.initializers import lecun_normal
 from jaxtyping import Bool, Float
 
 from vdm_lib.types import Key
@@ -30,8 +27,3 @@ def keep_masks(keys: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax
     size = (math.prod(shape),)
     masks = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, size))(keys.reshape(-1))
     return masks.reshape(*keys.shape, *shape)
-
-
-def kernel_normals(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[jax.Array, "..."]:
-    """Return the numbers of `lecun_normal` for a kernel [..., inputs, outputs]."""
-    return lecun_normal()(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)

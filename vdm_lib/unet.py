@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vdm_lib.embedding import fourier_features, told
-from vdm_lib.noise import keep_masks, kernel_normals
-from vdm_lib.types import Conditioning, KeyPerImage, Labels, Latents, PerImage
+from vdm_lib.noise import keep_masks
+from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, PerImage
 
 NUM_GROUPS = 32
 
@@ -226,3 +226,8 @@ def _group_norm(dtype: Any) -> nn.GroupNorm:
 def _conv3x3(features: int, name: str, dtype: Any, kernel_init: Callable[..., Any] | None = None) -> nn.Conv:
     init = kernel_init or kernel_normals
     return nn.Conv(features, (3, 3), kernel_init=init, name=name, dtype=dtype)
+
+
+def kernel_normals(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
+    """Return the numbers of `lecun_normal` for a kernel [..., inputs, outputs], drawn as a matrix: see vdm_lib.noise."""
+    return nn.initializers.lecun_normal()(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm_lib.noise import image_normals, keep_masks, kernel_normals, normals
+from vdm_lib.noise import image_normals, keep_masks, normals
+from vdm_lib.unet import kernel_normals
 
 KEY = jax.random.key(3)
 SHAPE = (5, 4, 3)
