@@ -229,5 +229,5 @@ def _conv3x3(features: int, name: str, dtype: Any, kernel_init: Callable[..., An
 
 
 def kernel_normals(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
-    """Return the numbers of `lecun_normal` for a kernel [..., inputs, outputs], drawn as a matrix: see vdm_lib.noise."""
+    """Return the numbers of `lecun_normal` for a kernel [..., inputs, outputs], drawn as a matrix; see `noise`."""
     return nn.initializers.lecun_normal()(key, (math.prod(shape[:-1]), shape[-1]), dtype).reshape(shape)
