@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.results import EvalResult, ExportResult, PrepareResult, SampleResult, TrainResult, VerifyResult
+from pipelines.results import EvalResult, ExportResult, PrepareResult, TrainResult, VerifyResult
+from pipelines.sampling.results import SampleResult
 from vdm_lib.data import load_split
 from vdm_lib.images import write_loss_curve
 from vdm_lib.metrics import read_metrics

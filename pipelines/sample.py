@@ -9,7 +9,7 @@ from pipelines import run_dir
 from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
 from pipelines.place import check_picture
 from pipelines.progress import Progress
-from pipelines.results import SampleResult
+from pipelines.sampling.results import SampleResult
 from vdm_lib import sampling
 from vdm_lib.errors import ConfigError
 from vdm_lib.images import picture, write_png

@@ -11,8 +11,8 @@ from etils import epath
 from pipelines.quality.classifiers import Classifiers
 from pipelines.quality.features import FeatureNetwork, read_features
 from pipelines.quality.picture import write_picture
-from pipelines.results import SampleQualityResult
 from pipelines.sampling.given import check_split
+from pipelines.sampling.results import SampleQualityResult
 from pipelines.sampling.setting import Request, Setting, setting
 from vdm_lib import quality, sampling
 from vdm_lib.data import Split, load_split

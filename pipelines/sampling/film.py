@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from pipelines.results import SampleResult
+from pipelines.sampling.results import SampleResult
 from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
 from vdm_lib import sampling

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from pipelines.results import SampleResult
 from pipelines.sampling.given import Given, read_images, read_mask
+from pipelines.sampling.results import SampleResult
 from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
 from vdm_lib.errors import ConfigError
