@@ -6,7 +6,7 @@ import sys
 
 from benchmarks.figures import Figure
 
-NAMES = ("startup", "data", "train", "evaluate", "sample", "export", "flows")
+NAMES = ("startup", "data", "train", "evaluate", "sample", "accuracy", "export", "flows")
 
 
 def row(figure: Figure) -> str:

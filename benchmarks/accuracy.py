@@ -1,0 +1,86 @@
+"""How many steps each solver needs until a classifier takes its samples for what they should be.
+
+On the class-conditional digits of docs/sampling.md: `vdm train digits_cond --data data/digits --workdir runs/cond`.
+A picture is written beside the run.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure as Picture
+
+from benchmarks.figures import Figure
+from pipelines import run_dir
+from pipelines.quality.classifiers import Classifiers
+from vdm_lib import sampling
+from vdm_lib.data import load_split
+from vdm_lib.model import VDM
+from vdm_lib.quality import Measured
+from vdm_lib.restore import restore_ema
+from vdm_lib.sampler import Sampler, Solver
+from vdm_lib.types import Params
+
+RUN, DATA, PICTURE = Path("runs/cond"), Path("data/digits"), Path("runs/accuracy.png")
+NUM_IMAGES = 500
+MOST_STEPS: dict[Solver, int] = {"ancestral": 1000, "ddim": 250, "dpm": 250}
+STEPS = (2, 3, 5, 10, 25, 50, 100, 250, 1000)
+
+
+def figures() -> Iterator[Figure]:
+    """Yield the share of samples that a support vector machine gives their class, and write its curve."""
+    if not (RUN / "checkpoints").exists():
+        return
+    classifiers = Classifiers(load_split(str(DATA), "train"))
+    test = load_split(str(DATA), "test")
+    limit = classifiers(test.images).accuracy(test.labels.astype(np.int64))
+    yield _figure("test images", limit)
+    curves: dict[str, dict[int, Measured]] = {solver: {} for solver in MOST_STEPS}
+    for solver, num_steps, images in _samples():
+        measured = classifiers(images).accuracy(np.arange(NUM_IMAGES) % 10)
+        curves[solver][num_steps] = measured
+        yield _figure(f"{NUM_IMAGES} samples by {num_steps} steps of {solver}", measured)
+    _draw(curves, limit)
+
+
+def _samples() -> Iterator[tuple[Solver, int, np.ndarray]]:
+    config = run_dir.read_config(str(RUN))
+    params, model = restore_ema(str(RUN), config).params, VDM.from_config(config)
+    labels = np.arange(NUM_IMAGES, dtype=np.int32) % config.model.num_classes
+    for solver, most in MOST_STEPS.items():
+        draw = jax.jit(partial(_draw_images, model, Sampler(solver), labels))
+        for num_steps in (steps for steps in STEPS if steps <= most):
+            yield solver, num_steps, np.asarray(draw(params, num_steps))
+
+
+def _draw_images(
+    model: VDM, sampler: Sampler, labels: np.ndarray, params: Params, num_steps: int | jax.Array
+) -> jax.Array:
+    """Return samples of the labels; num_steps is traced, so that one program serves all numbers."""
+    z_1, key_steps = sampling.start(model, jax.random.key(0), NUM_IMAGES)
+    z_0 = sampling.denoise(model, params, sampler, z_1, key_steps, num_steps, jax.numpy.asarray(labels))
+    return sampling.levels(model, params, z_0)
+
+
+def _figure(what: str, share: Measured) -> Figure:
+    return Figure(
+        name=f"digits_cond, {what}: given their class by a classifier of the train split",
+        value=100 * share.value, unit="%", least=100 * (share.value - share.stderr),
+        greatest=100 * (share.value + share.stderr),
+    )  # fmt: skip
+
+
+def _draw(curves: dict[str, dict[int, Measured]], limit: Measured) -> None:
+    picture = Picture(figsize=(6, 3.6), layout="constrained")
+    axes = picture.subplots()
+    for solver, curve in curves.items():
+        values = [100 * each.value for each in curve.values()]
+        errors = [100 * each.stderr for each in curve.values()]
+        axes.errorbar(list(curve), values, errors, label=solver, marker="o", markersize=3, capsize=2)
+    axes.axhline(100 * limit.value, color="grey", linestyle=":", label="test images")
+    axes.set(xscale="log", xlabel="steps", ylabel="given their class, %")
+    axes.legend()
+    PICTURE.parent.mkdir(parents=True, exist_ok=True)
+    picture.savefig(PICTURE, dpi=110)
