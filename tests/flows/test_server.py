@@ -42,19 +42,26 @@ class Server:
     data: str
     told: list[str] = field(default_factory=list)
 
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Return the answer; a server whose database is locked, which says 503, is asked again, as Prefect does."""
+        deadline = time.monotonic() + 600
+        while True:
+            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=60)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                return answer.raise_for_status().json()
+            time.sleep(1.0)
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        answer = httpx.post(f"{self.url}/api{path}", json=body, timeout=60)
-        answer.raise_for_status()
-        return answer.json()
+        return self.ask("POST", path, body)
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         return self.post("/flow_runs/filter", {"deployments": {"name": {"any_": [deployment]}}})
 
     def run(self, run_id: str) -> dict[str, Any]:
-        return httpx.get(f"{self.url}/api/flow_runs/{run_id}", timeout=60).json()
+        return self.ask("GET", f"/flow_runs/{run_id}")
 
     def start(self, deployment: str, **parameters: Any) -> str:
-        found = httpx.get(f"{self.url}/api/deployments/name/{deployment}/{deployment}", timeout=60).json()
+        found = self.ask("GET", f"/deployments/name/{deployment}/{deployment}")
         return self.post(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"]
 
     def cli(self, *words: str, plugins: bool = True) -> subprocess.CompletedProcess[str]:

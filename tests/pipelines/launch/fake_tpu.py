@@ -167,7 +167,11 @@ class FakeTpu:
             try:
                 fault = self._fault(method, parts.path)
                 if fault and fault.status:
-                    raise ApiError(fault.status, {503: "UNAVAILABLE", 403: "PERMISSION_DENIED"}[fault.status], "faked")
+                    raise ApiError(
+                        fault.status,
+                        {503: "UNAVAILABLE", 409: "ABORTED", 403: "PERMISSION_DENIED"}[fault.status],
+                        "faked",
+                    )
                 if match := re.fullmatch(r"/compute/v1/projects/([^/]+)", parts.path):
                     metadata = {"kind": "compute#metadata", "items": []}
                     return 200, {"kind": "compute#project", "name": match[1], "commonInstanceMetadata": metadata}
