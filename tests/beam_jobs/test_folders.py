@@ -16,6 +16,7 @@ from beam_jobs.sources.arrays import unpickle
 from beam_jobs.sources.base import Unreadable
 from beam_jobs.sources.pictures import crop_and_resize
 from pipelines import command
+from tests.beam_jobs.announcement import without_announcement
 from vdm_lib.data import load_split
 from vdm_lib.errors import ConfigError, DataError
 
@@ -167,7 +168,7 @@ def test_a_bad_picture_names_its_file(tmp_path, data, reason, capsys):
     (folder / name).write_bytes(data)
     words = ["prepare", "images", "--source", os.fspath(folder), "--size", "4", "--out", os.fspath(tmp_path / "out")]
     assert command.main(words) == 1
-    error = capsys.readouterr().err
+    error = without_announcement(capsys.readouterr().err)
     assert error.count("\n") == 1
     assert f"images: train image 20: {name}: " in error
     assert reason in error

@@ -40,6 +40,7 @@ def sample(run, out, *words) -> int:
     )
 
 
+@pytest.mark.slow  # a program each
 @pytest.mark.parametrize(
     "words",
     [
@@ -65,6 +66,7 @@ def test_each_picture_is_written_and_told(run, masks, digits_dir, words, tmp_pat
         assert "share of the ends' values that are not the given ones" in result["measured"]
 
 
+@pytest.mark.slow  # a program for each film
 def test_a_film_moves_and_ends_with_the_samples(run, tmp_path):
     out = tmp_path / "a.gif"
     assert sample(run, out, "--film", "--num", "4") == 0

@@ -64,6 +64,7 @@ def test_the_report_says_what_was_measured_and_how(run, digits_dir, network, tmp
         assert picture.width > 300
 
 
+@pytest.mark.slow  # samples again
 def test_without_features_there_is_no_fid(run, digits_dir, tmp_path, capsys):
     assert quality(run, digits_dir, tmp_path / "q.json", "--num", 10) == 0
     assert "FID" not in json.loads(capsys.readouterr().out.splitlines()[-1])["measured"]
