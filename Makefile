@@ -2,7 +2,7 @@
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 # Every group but plan and tpu, whose compiler takes 684 MB: docs/adr/0002-dependencies.md.
-GROUPS := train data gcp dask export flows dev
+GROUPS := train data gcp dask export codec flows dev
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 VENV := .venv
 # Of the server of demo-flows.
