@@ -78,6 +78,8 @@ def _check_of_the_original(config: Config) -> None:
         raise ConfigError(f"google-research/vdm has no network={config.model.network}")
     if config.model.num_classes:
         raise ConfigError("google-research/vdm has no class-conditional models: model.num_classes=0")
+    if config.model.gamma_type == "learnable_monotone":
+        raise ConfigError("google-research/vdm has no schedule model.gamma_type=learnable_monotone")
     if config.optim.gradient_clip_norm is not None:
         raise ConfigError("a run with optim.gradient_clip_norm keeps its optimiser's state otherwise than the original")
 

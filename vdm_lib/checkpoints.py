@@ -12,6 +12,7 @@ from jax.sharding import Sharding
 
 from vdm_lib.checksums import leaf_checksums
 from vdm_lib.errors import CheckpointError, NewerCheckpointError
+from vdm_lib.gamma_types import other_gamma_type
 from vdm_lib.hosts import first_says, is_first, together
 from vdm_lib.state import TrainState
 
@@ -199,21 +200,24 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         # What orbax and its storage raise for damaged files is not one family of errors.
         except Exception as error:
-            lacking = self._lacking(step, items)
-            reason = f"it has no {' and no '.join(lacking)}" if lacking else _one_line(error)
+            reason = self._what_differs(step, items) or _one_line(error)
             raise CheckpointError(
                 f"cannot restore checkpoint {step} of {self._directory}: {reason}; {_REMEDY}"
             ) from error
 
-    def _lacking(self, step: int, items: dict[str, Any]) -> list[str]:
-        """Return the parts of a state that a checkpoint lacks, where its record of itself can be read."""
+    def _what_differs(self, step: int, items: dict[str, Any]) -> str:
+        """Return what a checkpoint has otherwise than is asked for, where its record of itself can be read, or ''."""
         if "state" not in items:
-            return []
+            return ""
+        wanted = items["state"].item
         try:
-            return sorted(set(items["state"].item) - set(self._manager.item_metadata(step)["state"]))
+            found = self._manager.item_metadata(step)["state"]
+            if lacking := sorted(set(wanted) - set(found)):
+                return f"it has no {' and no '.join(lacking)}"
+            return other_gamma_type(*(tree["params"].get("gamma", {}) for tree in (found, wanted)))
         # What made the restore fail may keep this from being read as well.
         except Exception:
-            return []
+            return ""
 
 
 def _sparing_handler() -> ocp.PyTreeCheckpointHandler:

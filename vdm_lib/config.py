@@ -8,13 +8,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet"]
+GammaType = Literal["fixed", "learnable_scalar", "learnable_nnet", "learnable_monotone"]
 Augmentation = Literal["none", "flip_rotate", "flip_rotate_channels"]
 Protocol = Literal["every_image", "reference"]
 Estimator = Literal["bound", "importance_weighted", "ode"]
 ControlVariate = Literal["linear_and_levels", "linear", "none"]
 OdeTrace = Literal["rademacher", "exact"]
 Dequantisation = Literal["decoder", "truncated_normal"]
+EvalSchedule = Literal["own", "log_snr_linear", "beta_linear", "cosine"]
 TimeSampling = Literal["importance", "uniform"]
 EvalParams = Literal["ema", "raw"]
 ScanLayers = Literal["auto", "on", "off"]
@@ -89,7 +90,8 @@ class ModelConfig:
     fourier_exponents: tuple[int, ...] = (6, 7)
     """The exponents n of the Fourier features."""
     gamma_type: GammaType = "learnable_scalar"
-    """Shape of gamma(t) = -log SNR(t): a fixed line, a learned line, or a learned monotone network."""
+    """Shape of gamma(t) = -log SNR(t): a fixed line, a learned line, a learned monotone network, or one that keeps its
+    end points and learns the way between them by the variance of the bound (`learnable_monotone`)."""
     gamma_min: float = -13.3
     """gamma(0) at initialisation; also the lower end of the network's normalised gamma."""
     gamma_max: float = 5.0
@@ -265,6 +267,9 @@ class EvalConfig:
     """Monte Carlo standard error at which no more passes are made; null makes `passes` of them."""
     max_passes: int = 64
     """The most passes that target_se may take."""
+    schedule: EvalSchedule = "own"
+    """Way of gamma between the model's end points: its own, or a fixed one. In continuous time the bound stays the
+    same, its variance does not."""
     params: EvalParams = "ema"
     """Which parameters of the checkpoint: their moving average, or raw ones."""
     labels: EvalLabels = "given"

@@ -37,13 +37,14 @@ class Health:
           first_step: number of the first of them, counted from 1.
 
         Raises:
-          DivergedError: a value that is not finite (with on_nan=skip: more often than the limit), or a bpd over 10
-            times the median of the last 1000 steps; names the step and the term.
+          DivergedError: a value that is not finite (with on_nan=skip: more often than the limit), a bpd over 10 times
+            the median of the last 1000 steps, or end points of gamma that crossed; names the step and the term.
         """
         usable = []
         for step, row in enumerate(rows, start=first_step):
             term = wrong_term(row)
             if term is None:
+                _check_ends(step, row)
                 self._check_jump(step, row)
                 usable.append(row)
                 continue
@@ -66,3 +67,11 @@ class Health:
                 f"most of it is {largest}={row[largest]:.4g}. {_REMEDY}"
             )
         self._recent.append(row["bpd"])
+
+
+def _check_ends(step: int, row: Mapping[str, float]) -> None:
+    if "gamma_0" in row and not row["gamma_0"] < row["gamma_1"]:
+        raise DivergedError(
+            f"step {step}: the end points of gamma have crossed, gamma_0={row['gamma_0']:.4g} is not below "
+            f"gamma_1={row['gamma_1']:.4g}. Go on from a checkpoint before that with a lower optim.learning_rate"
+        )

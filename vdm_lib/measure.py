@@ -60,7 +60,7 @@ def measure_split(
       DivergedError: losses that are not finite, with their count and the first such images.
     """
     check_data(config, split)
-    evaluation, model = config.eval, VDM.from_config(config)
+    evaluation, model = config.eval, VDM.for_evaluation(config)
     runner = make_runner(config, params, split, mesh)
     estimator = make_estimator(config, runner, store)
     measurement = measure(estimator, evaluation, split.name, store=store, on_pass=on_pass)
@@ -100,7 +100,7 @@ def make_estimator(config: Config, runner: Runner, store: PassStore | None = Non
       ConfigError: the importance-weighted bound in continuous time.
       DivergedError: losses of the pilot that are not finite.
     """
-    model, evaluation = VDM.from_config(config), config.eval
+    model, evaluation = VDM.for_evaluation(config), config.eval
     match evaluation.estimator:
         case "bound":
             how = evaluation.time_sampling, evaluation.control_variate

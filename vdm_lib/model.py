@@ -4,7 +4,9 @@ The negative evidence lower bound of an image (Eq. 11 of arXiv 2107.00630) is th
 reconstruction -log p(x | z_0), prior KL(q(z_1 | x) || p(z_1)), and the diffusion loss.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vdm_lib import diffusion, likelihood
-from vdm_lib.config import ComputeDtype, Config, DataConfig, ModelConfig
+from vdm_lib import diffusion, likelihood, schedules, second_moment
+from vdm_lib.config import ComputeDtype, Config, DataConfig, EvalSchedule, ModelConfig
 from vdm_lib.labels import no_labels
 from vdm_lib.mlp import ScoreMLP
 from vdm_lib.noise import normals
@@ -89,6 +91,10 @@ class VDM:
     model: ModelConfig
     compute_dtype: ComputeDtype = "float32"
     """Type of the activations inside the network; everything else is float32."""
+    schedule: EvalSchedule = "own"
+    """Way of gamma between its end points: the model's own, or another that is put in its place."""
+    interior_by_variance: bool = False
+    """Gradients of a loss in the interior of the schedule are those of its second moment: docs/schedule.md."""
 
     @classmethod
     def from_config(cls, config: Config) -> "VDM":
@@ -97,8 +103,21 @@ class VDM:
 
     @classmethod
     def for_training(cls, config: Config) -> "VDM":
-        """Return the model of an experiment as it is trained, with train.compute_dtype inside the network."""
-        return cls(data=config.data, model=config.model, compute_dtype=config.train.compute_dtype)
+        """Return the model of an experiment as it is trained, with train.compute_dtype inside the network.
+
+        In continuous time the bound does not depend on the interior of gamma, so that of `learnable_monotone` follows
+        the variance; with T steps it does depend on it, and everything follows the bound.
+        """
+        model = config.model
+        by_variance = model.gamma_type == "learnable_monotone" and not model.timesteps
+        return cls(
+            data=config.data, model=model, compute_dtype=config.train.compute_dtype, interior_by_variance=by_variance
+        )
+
+    @classmethod
+    def for_evaluation(cls, config: Config) -> "VDM":
+        """Return the model of an experiment as it is measured, with the schedule of eval.schedule."""
+        return cls(data=config.data, model=config.model, schedule=config.eval.schedule)
 
     @cached_property
     def _modules(self) -> _Modules:
@@ -116,7 +135,11 @@ class VDM:
 
     def gamma(self, params: Params, t: Float[Array, " *n"]) -> Float[Array, " *n"]:
         """Return -log SNR(t) for times t of any shape."""
-        return self._apply({"params": params}, t, method=lambda modules, t: modules.gamma(t))
+        if self.schedule == "own":
+            return self._apply({"params": params}, t, method=lambda modules, t: modules.gamma(t))
+        own = replace(self, schedule="own")
+        gamma_0, gamma_1 = own.gamma(params, jnp.asarray(0.0)), own.gamma(params, jnp.asarray(1.0))
+        return getattr(schedules, self.schedule)(gamma_0, gamma_1, t)
 
     def gamma_and_slope(self, params: Params, t: PerImage) -> tuple[PerImage, PerImage]:
         """Return gamma(t) and d gamma / dt, the slope by forward-mode differentiation."""
@@ -198,13 +221,34 @@ class VDM:
         timesteps = self.model.timesteps
         if timesteps:
             t = diffusion.discretise_times(t, timesteps)
-        gamma_t, slope = self.gamma_and_slope(params, t)
-        z_t = diffusion.q_sample(x, eps, gamma_t)
-        eps_hat = self.eps_hat(params, z_t, gamma_t, conditioning, dropout_key, labels)
-        if timesteps:
-            gamma_s = self.gamma(params, t - 1.0 / timesteps)
-            return diffusion.diffusion_loss_discrete(eps, eps_hat, gamma_s, gamma_t, timesteps)
-        return diffusion.diffusion_loss_continuous(eps, eps_hat, slope)
+
+        def loss(gamma_t: PerImage, slope: PerImage) -> PerImage:
+            z_t = diffusion.q_sample(x, eps, gamma_t)
+            eps_hat = self.eps_hat(params, z_t, gamma_t, conditioning, dropout_key, labels)
+            if timesteps:
+                gamma_s = self.gamma(params, t - 1.0 / timesteps)
+                return diffusion.diffusion_loss_discrete(eps, eps_hat, gamma_s, gamma_t, timesteps)
+            return diffusion.diffusion_loss_continuous(eps, eps_hat, slope)
+
+        if self.interior_by_variance:
+            return self._by_variance(params, t, loss)
+        return loss(*self.gamma_and_slope(params, t))
+
+    def _by_variance(self, params: Params, t: PerImage, loss: Callable[[PerImage, PerImage], PerImage]) -> PerImage:
+        """Return loss(gamma(t), gamma'(t)), whose gradient in the interior of gamma is that of its second moment.
+
+        In bits per dimension, so that this gradient is of the size of the others'.
+        """
+
+        def interior(t: PerImage) -> PerImage:
+            return self._apply({"params": params}, t, method=lambda modules, t: modules.gamma.interior(t))
+
+        def between(h: PerImage) -> PerImage:
+            return self._apply({"params": params}, h, method=lambda modules, h: modules.gamma.between(h))
+
+        h, rate, tag = second_moment.begin(*jax.jvp(interior, (t,), (jnp.ones_like(t),)))
+        nats = loss(*jax.jvp(between, (h,), (rate,)))
+        return second_moment.end(nats, tag, self.data.num_dims * math.log(2.0))
 
     def losses(
         self,

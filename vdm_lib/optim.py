@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from vdm_lib.config import OptimConfig
 from vdm_lib.types import Params
 
+_NOT_DECAYED = frozenset({"bias", "gamma_0", "gamma_1", "weights", "centres", "steepnesses"})
+
 
 def learning_rate_schedule(optim: OptimConfig, num_steps: int) -> optax.Schedule:
     """Return step -> learning rate, where step counts the updates already made.
@@ -29,9 +31,10 @@ def learning_rate_schedule(optim: OptimConfig, num_steps: int) -> optax.Schedule
 def decay_mask(params: Params) -> Params:
     """Return True for each leaf that weight decay shrinks: all but those named `bias`.
 
-    The scales of the norms and the noise schedule's w, b and kernels are decayed too: the original's choice.
+    The scales of the norms and the noise schedule's w, b and kernels are decayed too: the original's choice. Not so the
+    schedule `learnable_monotone`, of which it has no choice to keep: decay would pull its end points to 0.
     """
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key != "bias", params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in _NOT_DECAYED, params)
 
 
 def make_optimizer(optim: OptimConfig, num_steps: int) -> optax.GradientTransformation:

@@ -21,6 +21,7 @@ from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_lib.errors import CheckpointError
+from vdm_lib.gamma_types import other_gamma_type
 from vdm_lib.new_directory import new_directory
 from vdm_lib.state import TrainState
 from vdm_lib.types import Params
@@ -242,6 +243,8 @@ def _as_expected(tree: Any, expected: Params, origin: str) -> Params:
     """
     found: dict[str, Any] = dict(flatten_dict(tree, sep="/"))
     wanted: dict[str, Any] = dict(flatten_dict(expected, sep="/"))
+    if other := other_gamma_type(tree.get("gamma", ()), expected.get("gamma", ())):
+        raise CheckpointError(f"{origin} is of another architecture: {other}")
     for path in sorted(found.keys() | wanted.keys()):
         if path in found and path in wanted and found[path].shape == (1, 1, 1, *wanted[path].shape):
             found[path] = found[path].reshape(wanted[path].shape)

@@ -54,7 +54,7 @@ def per_batch_bpd(
     """
     check_data(config, split)
     check_divisible(evaluation.batch_size, mesh, "eval.batch_size")
-    model, labels = VDM.from_config(config), labels_to_measure(config, split.labels)
+    model, labels = VDM.for_evaluation(config), labels_to_measure(config, split.labels)
 
     def terms(params: Params, images: jax.Array, labels: Labels | None, key: jax.Array) -> Losses:
         conditioning = jnp.zeros(images.shape[0], jnp.int32)

@@ -2,10 +2,11 @@
 
 sigma^2(t) = sigmoid(gamma(t)) and alpha^2(t) = sigmoid(-gamma(t)), so gamma rises from almost no noise at t = 0
 to almost nothing but noise at t = 1. Every schedule maps an array of times to gammas of the same shape.
-Parameter names and initial values are those of google-research/vdm.
+Parameter names and initial values are those of google-research/vdm, but for `MonotoneBetweenEnds`, which it lacks.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 from jaxtyping import Array, Float
@@ -84,7 +85,94 @@ class LearnedMonotone(nn.Module):
         return (line + bend)[..., 0]
 
 
+class MonotoneBetweenEnds(nn.Module):
+    """gamma(t) = (1 - h(t)) gamma_0 + h(t) gamma_1, `learnable_monotone`: end points and interior apart.
+
+    h is a network with one hidden layer of logistic units, each normalised on [0, 1]:
+
+        (1)  s_k(t) = (S(a_k (t - c_k)) - S(-a_k c_k)) / (S(a_k (1 - c_k)) - S(-a_k c_k)),  S the logistic function
+        (2)  h(t) = 0.01 t + 0.99 sum over k of w_k s_k(t),  w_k > 0 with sum 1,  1 <= a_k <= 63,  0 <= c_k <= 1
+
+    so that h(0) = 0, h(1) = 1 and h' >= 0.01 whatever the parameters are. They are deviations from near the line h = t.
+    """
+
+    gamma_min: float
+    gamma_max: float
+    num_units: int = 32
+
+    def setup(self) -> None:
+        """Make the parameters; those of the interior begin as 0."""
+        self.gamma_0 = self.param("gamma_0", nn.initializers.constant(self.gamma_min), ())
+        self.gamma_1 = self.param("gamma_1", nn.initializers.constant(self.gamma_max), ())
+        self.weights = self.param("weights", nn.initializers.zeros, (self.num_units,))
+        self.centres = self.param("centres", nn.initializers.zeros, (self.num_units,))
+        self.steepnesses = self.param("steepnesses", nn.initializers.zeros, (self.num_units,))
+
+    def __call__(self, t: Float[Array, " *n"]) -> Float[Array, " *n"]:
+        """Return gamma(t), float32."""
+        return self.between(self.interior(t))
+
+    def between(self, h: Float[Array, " *n"]) -> Float[Array, " *n"]:
+        """Return gamma at the share h of the way; exactly gamma_0 at 0 and gamma_1 at 1."""
+        return (1.0 - h) * self.gamma_0 + h * self.gamma_1
+
+    def interior(self, t: Float[Array, " *n"]) -> Float[Array, " *n"]:
+        """Return h(t), float32; exactly 0 at 0 and 1 at 1.
+
+        Of both h and 1 - h a multiple is formed that is 0 where it must be by its first factor, so no rounding can
+        move an end point.
+        """
+        # Bounded, so that no unit dies and nothing overflows: exp(-10) to exp(10).
+        weights = nn.softmax(10.0 * jnp.tanh(_GAIN / 10.0 * self.weights))
+        places = (jnp.arange(self.num_units) + 0.5) / self.num_units
+        c = nn.sigmoid(jnp.log(places / (1.0 - places)) + _GAIN * self.centres)
+        a = 1.0 + 62.0 * nn.sigmoid(_GAIN * self.steepnesses)
+        t = t[..., None]
+        x = a * (t - c)
+        up = -jnp.expm1(-a * t) * (1.0 + jnp.exp(-a * (1.0 - c))) * nn.sigmoid(x)
+        down = -jnp.expm1(-a * (1.0 - t)) * (1.0 + jnp.exp(-a * c)) * nn.sigmoid(-x)
+        done, left = (jnp.sum(weights * each / (up + down), axis=-1) for each in (up, down))
+        t = t[..., 0]
+        done, left = ((1.0 - _LINE) * each + _LINE * line for each, line in ((done, t), (left, 1.0 - t)))
+        return done / (done + left)
+
+
+# Adam moves a parameter by about the learning rate a step, which is made for the weights of the network.
+_GAIN = 10.0
+_LINE = 0.01
+
+
+def log_snr_linear(gamma_0: Float[Array, ""], gamma_1: Float[Array, ""], t: Float[Array, " *n"]) -> Float[Array, " *n"]:
+    """Return gamma linear in t from gamma_0 to gamma_1."""
+    return (1.0 - t) * gamma_0 + t * gamma_1
+
+
+def beta_linear(gamma_0: Float[Array, ""], gamma_1: Float[Array, ""], t: Float[Array, " *n"]) -> Float[Array, " *n"]:
+    """Return gamma of a rate of noise beta that rises linearly in t (Ho et al. 2020), from gamma_0 to gamma_1.
+
+    alpha^2 = exp(-B), B the integral of beta, so gamma = log(exp(B) - 1). B rises from where gamma_0 has it to where
+    gamma_1 has it; beta(0) / beta(1) = 0.1 / 20 is theirs.
+    """
+    first, last = jax.nn.softplus(gamma_0), jax.nn.softplus(gamma_1)
+    share = (_BETA_RATIO * t + 0.5 * (1.0 - _BETA_RATIO) * jnp.square(t)) / (0.5 * (1.0 + _BETA_RATIO))
+    return jnp.log(jnp.expm1(first + (last - first) * share))
+
+
+def cosine(gamma_0: Float[Array, ""], gamma_1: Float[Array, ""], t: Float[Array, " *n"]) -> Float[Array, " *n"]:
+    """Return gamma of alpha = cos(angle) with an angle linear in t (Nichol and Dhariwal 2021), from gamma_0 to gamma_1.
+
+    sigma^2 / alpha^2 = tan^2(angle), so gamma = 2 log tan(angle), and the end points say where the angle begins and
+    ends.
+    """
+    first, last = (jnp.arctan(jnp.exp(0.5 * gamma)) for gamma in (gamma_0, gamma_1))
+    return 2.0 * jnp.log(jnp.tan(first + (last - first) * t))
+
+
+_BETA_RATIO = 0.1 / 20.0
+
+
 def make_schedule(config: ModelConfig) -> nn.Module:
     """Return the schedule that `config.gamma_type` names."""
-    kinds = {"fixed": FixedLinear, "learnable_scalar": LearnedLinear, "learnable_nnet": LearnedMonotone}
+    kinds = {"fixed": FixedLinear, "learnable_scalar": LearnedLinear, "learnable_nnet": LearnedMonotone,
+             "learnable_monotone": MonotoneBetweenEnds}  # fmt: skip
     return kinds[config.gamma_type](gamma_min=config.gamma_min, gamma_max=config.gamma_max)

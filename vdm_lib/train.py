@@ -29,9 +29,11 @@ _LABELS = 2**31 - 1
 
 
 def bpd_terms(losses: Losses, num_dims: int) -> Metrics:
-    """Return bpd and its three parts, each the mean over the images of a batch."""
+    """Return bpd, its three parts and its square, each the mean over the images of a batch."""
     recon, latent, diff = (nats_to_bpd(jnp.mean(term), num_dims) for term in losses)
-    return {"bpd": recon + latent + diff, "bpd_recon": recon, "bpd_latent": latent, "bpd_diff": diff}
+    square = jnp.mean(jnp.square(nats_to_bpd(jax.lax.stop_gradient(losses.total), num_dims)))
+    bpd = recon + latent + diff
+    return {"bpd": bpd, "bpd_recon": recon, "bpd_latent": latent, "bpd_diff": diff, "bpd_square": square}
 
 
 def _create(config: Config, seed: Any) -> TrainState:
@@ -57,8 +59,9 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
     """Return the step (state, images) -> (state, metrics), to be called under jit.
 
     With model.num_classes it is (state, images, labels) -> (state, metrics). Everything random in step n is a function
-    of (train.seed, n). The metrics are of the parameters before the update, with dropout: bpd and its parts, gamma_0,
-    gamma_1, the norms of gradient, update and parameters, learning rate.
+    of (train.seed, n). The metrics are of the parameters before the update, with dropout: bpd, its parts
+    and its variance over images with their times and noise, gamma_0, gamma_1, the norms of gradient, update and
+    parameters, learning rate.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
@@ -93,6 +96,8 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
         )
         shardings = state_shardings(state, mesh, config.train.shard)
         gradient = jax.lax.with_sharding_constraint(gradient, shardings.ema_params)
+        # Not of each part of the batch: between parts the mean differs too.
+        metrics["var_bpd"] = metrics.pop("bpd_square") - jnp.square(metrics["bpd"])
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= {

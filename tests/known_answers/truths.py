@@ -54,6 +54,24 @@ def squared_error(known: Known, gamma: float) -> np.ndarray:
     return np.sum(np.square(eps - eps_hat), axis=-1) @ weight
 
 
+def squared_error_moment(known: Known, gammas: np.ndarray) -> np.ndarray:
+    """Expected |eps - eps_hat|^4 of each image of a Gaussian density at each gamma, [n, m].
+
+    eps - eps_hat = a eps - b y in each dimension, whose square has the mean a^2 + b^2 y^2 and the variance
+    2 a^4 + 4 a^2 b^2 y^2.
+    """
+    mean, variance = gaussian_of(known)
+    y_squared = np.square(encoded(known) - mean)
+    found = []
+    for gamma in gammas:
+        alpha_squared, sigma_squared = expit(-gamma), expit(gamma)
+        total = alpha_squared * variance + sigma_squared
+        a2 = (alpha_squared * variance / total) ** 2
+        b2y2 = sigma_squared * alpha_squared / total**2 * y_squared
+        found.append(np.square(np.sum(a2 + b2y2, axis=1)) + np.sum(2.0 * a2**2 + 4.0 * a2 * b2y2, axis=1))
+    return np.stack(found, axis=1)
+
+
 def diffusion_loss(known: Known, timesteps: int = 0) -> np.ndarray:
     """Diffusion loss of each distinct image, in nats, by Gauss and Legendre's rule or as the sum over T steps."""
     gamma_0, gamma_1 = ends(known)

@@ -25,7 +25,7 @@ from vdm_lib.checksums import leaf_checksums
 from vdm_lib.errors import CheckpointError
 from vdm_lib.metrics import read_metrics
 from vdm_lib.sharding import make_mesh, replicated
-from vdm_lib.train import abstract_state
+from vdm_lib.train import abstract_state, init_state
 
 # Orbax leaves coroutines behind that nobody awaits when a restore fails.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -238,3 +238,30 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(digits_di
     for resumed, expected in zip(final_state(killed, config), final_state(tmp_path / "whole", config), strict=True):
         np.testing.assert_array_equal(resumed, expected)
     assert json.loads((killed / "config.json").read_text())["train"]["steps"] == 24
+
+
+def test_a_checkpoint_of_another_schedule_is_named(run, digits_dir, capsys):
+    path = run / "config.json"
+    values = json.loads(path.read_text())
+    values["model"]["gamma_type"] = "learnable_monotone"
+    path.write_text(json.dumps(values))
+    assert command.main(["eval", "--workdir", str(run), "--data", digits_dir, "--force"]) == 1
+    error = capsys.readouterr().err
+    assert "its schedule is model.gamma_type=learnable_scalar" in error
+    assert "that of the config is model.gamma_type=learnable_monotone" in error
+    assert error.count("\n") == 1
+
+
+def test_end_points_that_have_crossed_are_refused(finished, digits_dir, tmp_path, capsys):
+    config = configs.load("debug", {"model.gamma_type": "learnable_monotone"})
+    workdir = tmp_path / "crossed"
+    run_dir.open_run(str(workdir), config)
+    state = init_state(config, make_mesh())
+    state.ema_params["gamma"]["gamma_1"] = state.ema_params["gamma"]["gamma_0"]
+    (workdir / "checkpoints").mkdir()
+    with Checkpoints(str(workdir)) as checkpoints:
+        checkpoints.save(state, {"config": configs.to_json(config), "data_fingerprints": {}})
+    assert command.main(["eval", "--workdir", str(workdir), "--data", digits_dir]) == 1
+    error = capsys.readouterr().err
+    assert "the end points of gamma have crossed, gamma_0=-6, gamma_1=-6" in error
+    assert error.count("\n") == 1

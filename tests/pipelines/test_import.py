@@ -128,6 +128,8 @@ def test_a_run_is_evaluated_in_other_ways(run, digits_dir, capsys):
     [
         (["import", "{published}", "{out}", "digits", "model.n_layer=2"], 1, "block_1/GroupNorm_0/bias is absent"),
         (["import", "{published}", "{out}", "cifar10"], 1, "score_model/GroupNorm_0/bias is float32[64]"),
+        (["import", "{published}", "{out}", "digits", "model.gamma_type=learnable_nnet"], 1,
+         "model.gamma_type=learnable_scalar, that of the config is model.gamma_type=learnable_nnet"),
         (["import", "{published}/ckpt-7", "{out}"], 1, "holds: ckpt-1"),
         (["import", "{published}", "{out}", "digits", "optim.gradient_clip_norm=1"], 2, "gradient_clip_norm"),
         (["import", "{published}", "{run}"], 2, "is there already"),
@@ -139,7 +141,7 @@ def test_a_run_is_evaluated_in_other_ways(run, digits_dir, capsys):
         (["eval", "debug", "--workdir", "{run}", "--data", "{data}"], 2, "has its own config"),
         (["eval", "model.n_layer=3", "--workdir", "{run}", "--data", "{data}"], 2, "cannot change model.n_layer"),
     ],
-)
+)  # fmt: skip
 def test_an_error_is_one_line_and_writes_nothing(words, code, message, run, published, digits_dir, tmp_path, capsys):
     names = {"published": published, "run": run, "data": digits_dir, "out": tmp_path / "out"}
     assert command.main([word.format(**names) for word in words]) == code

@@ -64,6 +64,18 @@ def test_devices_and_ways_to_save_memory_change_no_result(variant, name):
         assert row == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.slow  # compiles the step three times
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["1 monotone scan microbatches", "8 monotone zero sharded microbatches"])
+def test_nor_do_they_change_the_gradient_of_the_second_moment(variant, name):
+    rows, expected = variant(name), variant("1 monotone")
+    assert sum(key.startswith("weights[") for key in rows[-1]) == 32
+    for row, whole in zip(rows, expected, strict=True):
+        assert row == pytest.approx(whole, rel=2e-5, abs=2e-7)
+    # They have been moved.
+    assert max(abs(value) for key, value in rows[-1].items() if key.startswith("weights[")) > 1e-3
+
+
 @pytest.mark.slow  # compiles the step twice
 @pytest.mark.timeout(600)
 def test_bfloat16_inside_the_network_changes_little(variant):

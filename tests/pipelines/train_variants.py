@@ -18,6 +18,7 @@ from vdm_lib.train import init_state
 # Full rate from the second update on, every kind of randomness, gradients that reach every leaf at the third.
 BASE = {"optim.warmup_steps": 1, "data.augmentation": "flip_rotate", "train.data_place": "replicated"}
 MICROBATCHES, ZERO = {"train.microbatches": 2}, {"train.shard": "zero"}
+MONOTONE = {"model.gamma_type": "learnable_monotone"}
 VARIANTS = {
     "1 plain": {},
     "1 microbatches": MICROBATCHES,
@@ -25,6 +26,9 @@ VARIANTS = {
     "1 bfloat16": {"train.compute_dtype": "bfloat16"},
     "2 sharded": {"train.data_place": "sharded"},
     "4 zero host": ZERO | {"train.data_place": "host"},
+    "1 monotone": MONOTONE,
+    "1 monotone scan microbatches": MONOTONE | MICROBATCHES | {"model.scan_layers": "on"},
+    "8 monotone zero sharded microbatches": MONOTONE | ZERO | MICROBATCHES | {"train.data_place": "sharded"},
     "8 zero sharded microbatches": ZERO | MICROBATCHES | {"train.data_place": "sharded"},
 }
 
@@ -39,7 +43,11 @@ def rows(changes: dict[str, object]) -> list[dict[str, float]]:
     program, state, found = compile_step(config, mesh, feed, wishes.array()), init_state(config, mesh), []
     for step in range(3):
         state, metrics, _ = program.step(state, feed.inputs(step), wishes.array())
-        found.append({key: float(value) for key, value in metrics.items()})
+        row = {key: float(value) for key, value in metrics.items()}
+        # Of the schedule every parameter: a norm over all would hide them.
+        for name, leaf in state.params["gamma"].items():
+            row |= {f"{name}[{i}]": float(value) for i, value in enumerate(np.ravel(leaf))}
+        found.append(row)
     feed.close()
     return found
 

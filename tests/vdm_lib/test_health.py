@@ -39,3 +39,12 @@ def test_a_bpd_over_ten_times_the_median_stops(on_nan):
     assert health.check([row(29.9)], first_step=43) == [row(29.9)]
     with pytest.raises(DivergedError, match=r"step 44: bpd is 30.1, over 10 times the median 3 .*bpd_diff=29.8"):
         health.check([row(30.1)], first_step=44)
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "skip"])
+def test_end_points_that_cross_stop_with_their_step(on_nan):
+    good, equal = row(gamma_0=-1.0, gamma_1=0.5), row(gamma_0=0.5, gamma_1=0.5)
+    health = Health(on_nan, 3)
+    assert health.check([good], first_step=1) == [good]
+    with pytest.raises(DivergedError, match=r"step 8: the end points of gamma have crossed.*optim.learning_rate"):
+        health.check([good, equal], first_step=7)
