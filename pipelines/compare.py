@@ -18,6 +18,7 @@ from vdm_lib.data import Split, load_split
 from vdm_lib.errors import ConfigError
 from vdm_lib.evaluate import Estimator, check_data, measure, spread_of
 from vdm_lib.measure import make_estimator, make_runner
+from vdm_lib.passes import OnePass
 from vdm_lib.restore import newest_step, restore_ema
 from vdm_lib.sharding import make_mesh
 from vdm_lib.time_density import mixture
@@ -59,10 +60,10 @@ class _Difference:
     def even_by_image(self) -> bool:
         return self.first.even_by_image
 
-    def one_pass(self, pass_index: int) -> np.ndarray:
-        both = self.first.one_pass(pass_index), self.second.one_pass(pass_index)
+    def one_pass(self, pass_index: int) -> OnePass:
+        both = self.first.one_pass(pass_index).estimates, self.second.one_pass(pass_index).estimates
         self.passes.append(both)
-        return both[0] - both[1]
+        return OnePass(both[0] - both[1])
 
 
 def run(

@@ -121,8 +121,13 @@ class EvalResult:
     stopped: bool = False
 
     def __str__(self) -> str:
-        """Return one line for each report, the oldest step first."""
-        lines = [f"step {report.step:,}: {report}" for report in sorted(self.reports, key=lambda r: r.step)]
+        """Return one line for each report, the oldest step first, and one for the variance of its estimates."""
+        lines = []
+        for report in sorted(self.reports, key=lambda r: r.step):
+            lines.append(f"step {report.step:,}: {report}")
+            if report.var_bpd is not None and report.var_bpd_stderr is not None:
+                variance = with_error(report.var_bpd, report.var_bpd_stderr)
+                lines.append(f"  var_bpd {variance} (one image, one uniform time, schedule {report.schedule})")
         if self.stopped:
             lines.append(f"stopped on request, the passes so far are in {self.workdir}: the same command goes on")
         return "\n".join(lines) or f"{self.workdir} holds no checkpoint yet: nothing to do"

@@ -21,7 +21,7 @@ from vdm_lib.control import Coefficient, Coefficients, Control, fit_coefficients
 from vdm_lib.likelihood import encode, nats_to_bpd
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.passes import NoStore, PassStore, Runner, check_finite
+from vdm_lib.passes import NoStore, OnePass, PassStore, Runner, check_finite
 from vdm_lib.time_density import TimeDensity
 from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
@@ -93,13 +93,15 @@ class Bound:
         """Return the time of each image in a pass, float32."""
         return self.density.times(self.positions(pass_index))
 
-    def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
-        """Return the diffusion loss of every image less its control variates, divided by the density of its time."""
-        times = self.times(pass_index)
+    def one_pass(self, pass_index: int) -> OnePass:
+        """Return the diffusion loss of every image; of the estimate its control variates are taken off."""
+        times, num_dims = self.times(pass_index), self.model.data.num_dims
         key = jax.random.fold_in(jax.random.key(self.seed), pass_index)
-        nats = self.runner(DiffusionLoss(self.model), times, key)
-        nats = without_controls(nats, [control(times, key) for control in self.controls], self.coefficients, times)
-        return nats_to_bpd(nats, self.model.data.num_dims) / self.density.at(times) + self.put_back
+        losses = self.runner(DiffusionLoss(self.model), times, key)
+        controls = [control(times, key) for control in self.controls]
+        nats = without_controls(losses, controls, self.coefficients, times)
+        estimates = nats_to_bpd(nats, num_dims) / self.density.at(times) + self.put_back
+        return OnePass(estimates, nats_to_bpd(losses, num_dims))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vdm_lib.likelihood import nats_to_bpd
-from vdm_lib.passes import Estimate, Runner
+from vdm_lib.passes import Estimate, OnePass, Runner
 from vdm_lib.types import Key, PerImage
 
 
@@ -39,11 +39,11 @@ class Draws:
         """Return False: there are no positions."""
         return False
 
-    def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
+    def one_pass(self, pass_index: int) -> OnePass:
         """Return an estimate of every image; a function of the seed and the pass."""
         key = jax.random.fold_in(jax.random.key(self.seed), pass_index)
         nats = self.runner(self.estimate, np.zeros(self.num_images, np.float32), key)
-        return nats_to_bpd(nats, self.num_dims)
+        return OnePass(nats_to_bpd(nats, self.num_dims))
 
 
 def log_mean_weight(nats: Float[jax.Array, "samples b"]) -> PerImage:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from vdm_lib.bound import Bound
+from vdm_lib.bound_variance import bound_variance
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.errors import DataError
@@ -16,7 +17,7 @@ from vdm_lib.level_control import LevelControl
 from vdm_lib.linear_control import ImageControl, LinearControl
 from vdm_lib.monte_carlo import Spread, between_passes_stderr, spread
 from vdm_lib.noise_levels import noise_levels
-from vdm_lib.passes import NoStore, PassStore, check_finite
+from vdm_lib.passes import NoStore, OnePass, PassStore, check_finite
 from vdm_lib.report import BpdReport
 
 
@@ -43,7 +44,7 @@ class Estimator(Protocol):
         """Whether the positions of each image are spread evenly over the passes."""
         ...
 
-    def one_pass(self, pass_index: int) -> Float[np.ndarray, " n"]:
+    def one_pass(self, pass_index: int) -> OnePass:
         """Return an unbiased estimate of the rest for every image; a function of the seed and the pass."""
         ...
 
@@ -67,6 +68,8 @@ class Measurement:
     estimates: Float[np.ndarray, "passes n"]
     """What `Estimator.one_pass` returned."""
     seconds: float
+    losses: Float[np.ndarray, "passes n"] | None = None
+    """The diffusion losses that were drawn; None if there are none."""
 
 
 def check_data(config: Config, split: Split) -> None:
@@ -109,20 +112,23 @@ def measure(
     """
     store = store or NoStore()
     rows: list[np.ndarray] = []
+    losses: list[np.ndarray] = []
     seconds = 0.0
     while not _enough(estimator, evaluation, rows):
         name = f"pass-{len(rows):06d}"
         kept = store.read(name)
         if kept is None:
             started = time.perf_counter()
-            row = estimator.one_pass(len(rows))
-            check_finite(row, f"{split_name} images")
-            kept = {"estimates": row, "seconds": np.asarray(time.perf_counter() - started)}
+            made = estimator.one_pass(len(rows))
+            check_finite(made.estimates, f"{split_name} images")
+            kept = {"estimates": made.estimates, "seconds": np.asarray(time.perf_counter() - started)}
+            kept |= {} if made.losses is None else {"losses": made.losses}
             store.write(name, kept)
         rows.append(kept["estimates"])
+        losses += [kept["losses"]] if "losses" in kept else []
         seconds += float(kept["seconds"])
         on_pass(len(rows))
-    return Measurement(np.stack(rows), seconds)
+    return Measurement(np.stack(rows), seconds, np.stack(losses) if losses else None)
 
 
 def _enough(estimator: Estimator, evaluation: EvalConfig, rows: list[np.ndarray]) -> bool:
@@ -171,6 +177,9 @@ def summarise(
     images, seconds = total.size, measured.seconds
     if bound is not None:
         images, seconds = images + bound.pilot_calls, seconds + bound.pilot_seconds
+    spread_of_one = None
+    if bound is not None and measured.losses is not None:
+        spread_of_one = bound_variance(bound, measured.losses, float(total.mean()))
     return BpdReport(
         step=subject.step,
         split=subject.split,
@@ -181,6 +190,9 @@ def summarise(
         bpd_recon=None if bound is None else float(bound.recon.mean()),
         bpd_latent=None if bound is None else float(bound.latent.mean()),
         bpd_diff=None if bound is None else float(measured.estimates.mean()),
+        var_bpd=None if spread_of_one is None else spread_of_one.variance,
+        var_bpd_stderr=None if spread_of_one is None else spread_of_one.stderr,
+        var_bpd_by_time=() if spread_of_one is None else spread_of_one.by_time,
         protocol=evaluation.protocol,
         estimator=evaluation.estimator,
         estimator_settings=estimator_settings,
@@ -188,6 +200,7 @@ def summarise(
         passes=passes,
         network_calls=None if calls_per_estimate is None else images * calls_per_estimate,
         timesteps=timesteps,
+        schedule=evaluation.schedule,
         labels=labels,
         time_sampling="none" if bound is None else "importance" if bound.density.knots else "uniform",
         time_density=() if bound is None else bound.density.knots,

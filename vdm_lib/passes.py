@@ -7,7 +7,7 @@ processes changes a result beyond float32 rounding.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -23,6 +23,15 @@ Estimate = Callable[[Params, Levels, Labels | None, jax.Array, PerImage, Key], P
 """(params, images, labels, indices, times, key) -> nats per image; hashable, so that it is compiled once."""
 
 Arrays = dict[str, np.ndarray]
+
+
+class OnePass(NamedTuple):
+    """What one pass of an estimator found, in bits per dimension."""
+
+    estimates: Float[np.ndarray, " n"]
+    """An unbiased estimate for every image of what is not exact."""
+    losses: Float[np.ndarray, " n"] | None = None
+    """The diffusion loss that was drawn for every image, before anything is done to it; None if there is none."""
 
 
 @runtime_checkable

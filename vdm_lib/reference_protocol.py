@@ -104,6 +104,7 @@ def summarise_batches(
         passes=1,
         network_calls=len(total) * evaluation.batch_size,
         timesteps=config.model.timesteps,
+        schedule=evaluation.schedule,
         labels=evaluation.labels if config.model.num_classes else "",
         time_sampling="uniform",
         time_density=(),

@@ -54,6 +54,13 @@ class BpdReport:
     """Second part, KL(q(z_1 | x) || N(0, I)), exact."""
     bpd_diff: float | None
     """Third part, the diffusion loss; the parts add up to bpd."""
+    var_bpd: float | None = None
+    """Variance of one estimate of the bound of one image, drawn as in training: one uniform time, one draw of the
+    noise, no control variate; over images, times and noise. None for other estimators and protocols."""
+    var_bpd_stderr: float | None = None
+    """Its standard error."""
+    var_bpd_by_time: tuple[float, ...] = ()
+    """Mean square distance of such estimates from bpd in equal ranges of time from 0 to 1; the mean is var_bpd."""
     protocol: str
     """How the images were drawn: every_image of the split in every pass, or as the reference draws them."""
     estimator: str
@@ -69,6 +76,8 @@ class BpdReport:
     the ode takes with each is not counted. None where a solver chooses its steps."""
     timesteps: int
     """Steps T of the bound; 0 is continuous time."""
+    schedule: str = "own"
+    """Way of gamma between the end points: the model's own or a fixed one. In continuous time bpd is the same."""
     labels: str = ""
     """What a class-conditional model was told of each image: its label (given) or nothing (none); empty for others."""
     time_sampling: str
@@ -126,7 +135,7 @@ class BpdReport:
             levels = tuple(NoiseLevel(**level) for level in values["noise_levels"])
             knots = {name: tuple(values[name]) for name in ("time_density", "control_coefficients")}
             # Reports of earlier versions of the same schema do not have them.
-            for name in ("image_control_coefficients", "level_control_coefficients"):
+            for name in ("image_control_coefficients", "level_control_coefficients", "var_bpd_by_time"):
                 knots[name] = tuple(values.get(name, ()))
             filled = {**values, **knots, "noise_levels": levels}
             _check_types(cls, filled)
@@ -146,6 +155,8 @@ class BpdReport:
             words.append(f"{self.estimator.replace('_', ' ')}, {self.estimator_settings}")
         if self.labels:
             words.append("given the labels" if self.labels == "given" else "without labels")
+        if self.schedule != "own":
+            words.append(f"schedule {self.schedule}")
         if self.timesteps:
             words.append(f"{self.timesteps} steps")
         words.append(f"{self.params} parameters")

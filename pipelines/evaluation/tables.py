@@ -10,8 +10,8 @@ def columns_of(estimator: Estimator, measured: Measurement) -> dict[str, np.ndar
     """Return columns of passes x images rows, pass after pass.
 
     `pass` and `image` count from 0; `bpd` is the estimate of this image in this pass. For the bound there are also
-    its three parts, the time t, and the weight 1 / q(t) that is in bpd_diff already. The mean of `bpd` over all
-    rows is the report's bpd.
+    its three parts, the time t, the weight 1 / q(t) that is in bpd_diff already, and the diffusion loss as it was
+    drawn, without weight and control variates. The mean of `bpd` over all rows is the report's bpd.
     """
     passes, num_images = measured.estimates.shape
     columns: dict[str, np.ndarray] = {
@@ -26,4 +26,6 @@ def columns_of(estimator: Estimator, measured: Measurement) -> dict[str, np.ndar
         columns["bpd_diff"] = measured.estimates.reshape(-1)
         columns["t"] = times
         columns["weight"] = 1.0 / estimator.density.at(times)
+        if measured.losses is not None:
+            columns["loss"] = measured.losses.reshape(-1)
     return columns

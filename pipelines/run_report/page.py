@@ -135,6 +135,7 @@ def _evaluations(run: Run) -> Table:
         (
             f"{report.step:,}",
             with_error(report.bpd, report.bpd_stderr),
+            "" if report.var_bpd is None else with_error(report.var_bpd, report.var_bpd_stderr or 0.0),
             f"{report.num_images:,} {report.split} x {report.passes}",
             # What a name says beside the step is how it was measured.
             name.removesuffix(".json").removeprefix(str(report.step)).lstrip("-"),
@@ -142,7 +143,7 @@ def _evaluations(run: Run) -> Table:
         for name, report in newest
     ]
     note = f"The newest {len(newest)} of {len(run.reports):,}." if len(newest) < len(run.reports) else ""
-    return Table("Evaluations", ("step", "bits/dim", "images x passes", "otherwise"), rows, note)
+    return Table("Evaluations", ("step", "bits/dim", "var_bpd", "images x passes", "otherwise"), rows, note)
 
 
 def _data(run: Run) -> Table:

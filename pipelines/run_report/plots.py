@@ -42,10 +42,18 @@ class Plot:
 
 def plots(runs: Sequence[Run]) -> list[Plot]:
     """Return every plot that the records of the runs have numbers for."""
+    curves = [_gamma(run) for run in runs]
     kinds = [
         ("Bits per dimension", "line: training, with dropout; points: vdm eval ± 2 errors (band)", _bpd),
         ("The three terms", "dotted: reconstruction, dashed: prior, line: diffusion; together the bpd", _terms),
-        ("Noise schedule", "log SNR = -gamma(t)", _schedule),
+        ("Noise schedule", "gamma(t) = -log SNR(t)", _of_curve(curves, _gamma_over_time)),
+        ("Signal to noise", "SNR(t) = exp(-gamma(t))", _of_curve(curves, _snr_over_time)),
+        ("Density of log SNR", "how often training draws it: 1 / gamma'(t)", _of_curve(curves, _density)),
+        (
+            "Variance by time",
+            "of one estimate of the bound of one image, newest evaluation; dashed: its mean, var_bpd",
+            _variance_by_time,
+        ),
         ("End points of gamma", "line: gamma(0), least noise; dashed: gamma(1), most noise", _end_points),
         (
             "Loss against log SNR",
@@ -151,20 +159,54 @@ def _terms(axes: Axes, runs: Sequence[Run]) -> bool:
     return drawn
 
 
-def _schedule(axes: Axes, runs: Sequence[Run]) -> bool:
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def _of_curve(curves: Sequence[Curve | None], draw: Callable[..., None]) -> Callable[[Axes, Sequence[Run]], bool]:
+    """Return what draws the schedule of each run that has one: draw(axes, times, gamma, color=..., label=...)."""
+
+    def draw_all(axes: Axes, runs: Sequence[Run]) -> bool:
+        for (_, color, label), curve in zip(_colored(runs), curves, strict=True):
+            if curve is not None:
+                draw(axes, *curve, color=color, label=label)
+        return any(curve is not None for curve in curves)
+
+    return draw_all
+
+
+def _gamma_over_time(axes: Axes, times: np.ndarray, gamma: np.ndarray, **line: Any) -> None:
+    axes.plot(times, gamma, **line)
+    axes.set(xlabel="time t", ylabel="gamma", xlim=(0, 1))
+
+
+def _snr_over_time(axes: Axes, times: np.ndarray, gamma: np.ndarray, **line: Any) -> None:
+    axes.plot(times, np.exp(-gamma), **line)
+    axes.set(xlabel="time t", ylabel="SNR", xlim=(0, 1), yscale="log")
+
+
+def _density(axes: Axes, times: np.ndarray, gamma: np.ndarray, **line: Any) -> None:
+    axes.stairs(np.diff(times) / np.diff(gamma), -gamma, baseline=None, **line)
+    axes.set(xlabel="log SNR", ylabel="density of log SNR")
+    axes.set_ylim(bottom=0.0)
+
+
+def _variance_by_time(axes: Axes, runs: Sequence[Run]) -> bool:
     drawn = False
     for run, color, label in _colored(runs):
-        times_gamma = _gamma(run)
-        if times_gamma is not None:
-            axes.plot(times_gamma[0], -times_gamma[1], color=color, label=label)
+        report = run.own_reports[-1] if run.own_reports else None
+        if report is not None and report.var_bpd is not None:
+            by_time = report.var_bpd_by_time
+            axes.stairs(by_time, np.linspace(0.0, 1.0, len(by_time) + 1), baseline=None, color=color, label=label)
+            axes.axhline(report.var_bpd, color=color, linestyle="--", linewidth=1)
             drawn = True
-    axes.set(xlabel="time t", ylabel="log SNR", xlim=(0, 1))
+    axes.set(xlabel="time t", ylabel="squared bits/dim", xlim=(0, 1))
+    axes.set_ylim(bottom=0.0)
     return drawn
 
 
-def _gamma(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return times and gamma(t) at the end of the record: a line but for the monotone network."""
-    if run.config.model.gamma_type == "learnable_nnet":
+def _gamma(run: Run) -> Curve | None:
+    """Return times and gamma(t) at the end of the record: a line but for the monotone networks."""
+    if run.config.model.gamma_type in ("learnable_nnet", "learnable_monotone"):
         from pipelines.run_report.schedule import gamma_of_checkpoint
 
         return gamma_of_checkpoint(run.workdir, run.config)

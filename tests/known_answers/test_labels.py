@@ -98,7 +98,7 @@ def test_every_estimator_tells_each_image_its_own_label(estimator, told, at_once
     def nats(model, params, labels):
         runner = replace(KNOWN.runner(), params=params, labels=labels, at_once=at_once)
         if estimator == "bound":
-            return make_bound(model, runner, 0, "uniform").one_pass(0)
+            return make_bound(model, runner, 0, "uniform").one_pass(0).estimates
         model = replace(model, model=replace(model.model, timesteps=3))
         estimate = ImportanceWeighted(model, 2) if estimator == "importance_weighted" else ode(model)
         return runner(estimate, np.zeros(12, np.float32), jax.random.key(0))

@@ -11,6 +11,7 @@ import pytest
 from tests.known_answers import truths
 from tests.known_answers.checks import FITTED, PLAIN, assert_within_errors, bound_report
 from tests.known_answers.models import GAMMA_0, GAMMA_1, GaussianVDM, Known, gaussian, model_config
+from vdm_lib.bound import make_bound
 from vdm_lib.likelihood import encode, nats_to_bpd
 
 KNOWN = gaussian()
@@ -82,6 +83,24 @@ def test_the_variance_is_that_computed_by_hand(scale):
     found, error = drawn_variance(known)
     assert abs(found - variance_by_hand(known)) < 4.0 * error
     assert error < 0.03 * found
+
+
+@pytest.mark.parametrize("how", [PLAIN, FITTED])
+def test_an_evaluation_reports_the_variance_of_plain_estimates(how):
+    """Whatever density and control variates it takes itself; with the images' share, as the report has it."""
+    known = with_interior(drawn(1, 0.3))
+    report = bound_report(known, how=how, passes=64)
+    _, slope = times_and_gammas(known)
+    by_image = (truths.diffusion_loss(KNOWN) / np.log(2.0) / 6.0) + make_bound(MODEL, known.runner(), 0, *PLAIN).exact
+    within = variance_by_hand(known) - np.var(truths.diffusion_loss(KNOWN)) / (np.log(2.0) * 6.0) ** 2
+    assert report.var_bpd is not None
+    assert report.var_bpd_stderr is not None
+    assert abs(report.var_bpd - (within + np.var(by_image))) < 4.0 * report.var_bpd_stderr
+    assert report.var_bpd_stderr < 0.05 * report.var_bpd
+    assert np.mean(report.var_bpd_by_time) == pytest.approx(report.var_bpd)
+    # Where gamma rises steeply the estimates vary much.
+    squared = np.square(slope).reshape(20, -1).mean(axis=1)
+    assert np.corrcoef(squared, report.var_bpd_by_time)[0, 1] > 0.5
 
 
 def test_learning_brings_the_variance_down_to_what_no_schedule_can_beat():

@@ -25,6 +25,9 @@ TITLES = (
     "Bits per dimension",
     "The three terms",
     "Noise schedule",
+    "Signal to noise",
+    "Density of log SNR",
+    "Variance by time",
     "End points of gamma",
     "Loss against log SNR",
     "Gradient norm",
@@ -32,6 +35,8 @@ TITLES = (
     "Learning rate",
     "Steps per second",
 )
+
+VARIANCE = {"var_bpd": 1.05, "var_bpd_stderr": 0.02, "var_bpd_by_time": tuple(0.1 + 0.1 * i for i in range(20))}
 
 
 def make_run(workdir, rows=300, rate=1.0, **overrides):
@@ -51,7 +56,9 @@ def make_run(workdir, rows=300, rate=1.0, **overrides):
             )
             for g in range(-6, 5)
         )
-        report = bpd_report(step, bpd=2.0 + rate / step, bpd_stderr=0.004, num_images=359, noise_levels=levels)
+        report = bpd_report(
+            step, bpd=2.0 + rate / step, bpd_stderr=0.004, num_images=359, noise_levels=levels, **VARIANCE
+        )
         run_dir.write_eval_report(str(workdir), report)
     run_dir.write_eval_report(str(workdir), report, "-passes=16")
     with SummaryWriter(str(workdir / "tensorboard")) as board:
@@ -94,7 +101,7 @@ def browse(tmp_path_factory):
 def test_the_page_shows_what_the_run_recorded(page):
     text = page.read_text()
     # Rounded by their errors; 10 classes as a range.
-    for words in ("± 0.02<", "0.200, 0.002, 1.798", "10, of 127 to 161 images"):
+    for words in ("± 0.02<", "1.05 ± 0.02<", "0.200, 0.002, 1.798", "10, of 127 to 161 images"):
         assert words in text, words
     for words in ("2.003 ± 0.004 bits/dim, step 300", "359 test x 2", "passes=16", "1,438", "ab" * 32, "step 100"):
         assert words in text, words
