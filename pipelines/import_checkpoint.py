@@ -1,7 +1,11 @@
 """The job `vdm import`: a checkpoint of google-research/vdm to a run directory, or the other way round."""
 
+from dataclasses import replace
+
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
 import configs
 from pipelines import run_dir
@@ -10,10 +14,12 @@ from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints, Keep
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError
+from vdm_lib.gamma_types import from_line
 from vdm_lib.model import VDM, count_params
 from vdm_lib.new_directory import check_new_directory, new_directory
 from vdm_lib.restore import newest_step
 from vdm_lib.sharding import make_mesh, replicated
+from vdm_lib.state import TrainState
 from vdm_lib.train import init_state
 
 
@@ -23,7 +29,8 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
     Args:
       source: directory `checkpoints-0`, or one checkpoint in it without its extension; local or gs://.
       workdir: run directory to make.
-      config: the experiment that it was trained as; None takes the named config with the same parameters.
+      config: the experiment that it was trained as; None takes the named config with the same parameters. With
+        gamma_type=learnable_monotone it was trained with learnable_scalar: the end points stay, the interior is new.
 
     Raises:
       CheckpointError: a checkpoint that cannot be read or is of another architecture.
@@ -32,9 +39,9 @@ def run(source: str, workdir: str, config: Config | None = None) -> ImportResult
     """
     check_new_directory(workdir)
     config = config or _recognise(source)
-    _check_of_the_original(config)
+    _check_of_the_original(config, may_be_monotone=True)
     mesh = make_mesh()
-    state = reference.read_state(source, jax.eval_shape(lambda: init_state(config, mesh)))
+    state = _read(source, config, mesh)
     metadata = {"config": configs.to_json(config), "data_fingerprints": {}, "imported_from": str(source)}
     with new_directory(workdir) as made:
         run_dir.open_run(str(made), config)
@@ -73,12 +80,27 @@ def run_reverse(workdir: str, directory: str, step: int | None = None) -> Import
     )
 
 
-def _check_of_the_original(config: Config) -> None:
+def _read(source: str, config: Config, mesh: Mesh) -> TrainState:
+    """Return the state of the original; with learnable_monotone its line gives the end points and moments begin at 0."""
+    abstract = jax.eval_shape(lambda: init_state(config, mesh))
+    if config.model.gamma_type != "learnable_monotone":
+        return reference.read_state(source, abstract)
+    line = replace(config, model=replace(config.model, gamma_type="learnable_scalar"))
+    state = reference.read_state(source, jax.eval_shape(lambda: init_state(line, mesh)))
+    like = abstract.params["gamma"]
+    adam, *rest = state.opt_state
+    still = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    adam = adam._replace(mu={**adam.mu, "gamma": still}, nu={**adam.nu, "gamma": still})
+    params, ema = ({**tree, "gamma": from_line(tree["gamma"], like)} for tree in (state.params, state.ema_params))
+    return state.replace(params=params, ema_params=ema, opt_state=(adam, *rest))
+
+
+def _check_of_the_original(config: Config, *, may_be_monotone: bool = False) -> None:
     if config.model.network != "unet":
         raise ConfigError(f"google-research/vdm has no network={config.model.network}")
     if config.model.num_classes:
         raise ConfigError("google-research/vdm has no class-conditional models: model.num_classes=0")
-    if config.model.gamma_type == "learnable_monotone":
+    if config.model.gamma_type == "learnable_monotone" and not may_be_monotone:
         raise ConfigError("google-research/vdm has no schedule model.gamma_type=learnable_monotone")
     if config.optim.gradient_clip_norm is not None:
         raise ConfigError("a run with optim.gradient_clip_norm keeps its optimiser's state otherwise than the original")

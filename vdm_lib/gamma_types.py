@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from vdm_lib.config import GammaType
 from vdm_lib.errors import CheckpointError
 from vdm_lib.types import Params
@@ -38,3 +42,15 @@ def check_end_points(params: Params, origin: str) -> None:
     if "gamma_0" in schedule and not schedule["gamma_0"] < schedule["gamma_1"]:
         ends = ", ".join(f"{name}={float(schedule[name]):.4g}" for name in ("gamma_0", "gamma_1"))
         raise CheckpointError(f"{origin}: the end points of gamma have crossed, {ends}: choose an earlier step")
+
+
+def from_line(schedule: Params, like: Params) -> Params:
+    """Return parameters of `learnable_monotone` with the end points of a line b + |w| t and a new interior.
+
+    Args:
+      schedule: w and b, each of shape [1].
+      like: shapes of the parameters to return.
+    """
+    begin, rise = (jnp.asarray(np.asarray(schedule[name])[0]) for name in ("b", "w"))
+    new = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return new | {"gamma_0": begin, "gamma_1": begin + jnp.abs(rise)}

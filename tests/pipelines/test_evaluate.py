@@ -219,3 +219,22 @@ def test_what_cannot_be_measured(trained, digits_dir, words, code, message, caps
     words = [word.format(run=trained) for word in words]
     assert command.main(["eval", *words, "--data", digits_dir]) == code
     assert message in capsys.readouterr().err
+
+
+def test_another_way_between_the_end_points_leaves_the_bound(run, measured, digits_dir, capsys):
+    words = ["eval", "eval.schedule=cosine", "--workdir", str(run), "--data", digits_dir]
+    assert command.main(words) == 0
+    out = capsys.readouterr().out
+    assert "schedule cosine" in out
+    report = json.loads((run / "eval" / "6-schedule=cosine.json").read_text())
+    error = np.hypot(report["bpd_stderr"], measured["bpd_stderr"])
+    assert abs(report["bpd"] - measured["bpd"]) < 4.0 * error
+    assert report["var_bpd"] > 1.5 * measured["var_bpd"] > 0.0
+    assert f"var_bpd {report['var_bpd']:.2f}"[:10] in out
+    assert len(report["var_bpd_by_time"]) == 20
+    assert np.mean(report["var_bpd_by_time"]) == pytest.approx(report["var_bpd"])
+    # The loss as it was drawn stands beside what the estimate makes of it.
+    table = parquet.read_table(run / "eval" / "6-schedule=cosine.parquet")
+    drawn, weight = (table[name].to_numpy() for name in ("loss", "weight"))
+    total = drawn + table["bpd_recon"].to_numpy() + table["bpd_latent"].to_numpy()
+    assert np.mean(np.square(total - report["bpd"]) * weight) == pytest.approx(report["var_bpd"])

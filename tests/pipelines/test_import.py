@@ -15,6 +15,7 @@ from pipelines import command
 from tests.pipelines.rows import without_speed
 from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints
+from vdm_lib.loading import load
 from vdm_lib.metrics import read_metrics
 from vdm_lib.sharding import make_mesh
 from vdm_lib.train import init_state
@@ -100,6 +101,22 @@ def test_an_import_that_is_interrupted_leaves_nothing_and_can_be_run_again(publi
     assert capsys.readouterr().err == "vdm import: interrupted\n"
     assert list(tmp_path.iterdir()) == []
     assert command.main(words) == 0
+
+
+@pytest.mark.slow  # compiles the step for a schedule of its own
+def test_a_line_of_the_original_becomes_a_schedule_between_its_end_points(run, published, digits_dir, tmp_path, capsys):
+    words = ["debug", "model.gamma_type=learnable_monotone"]
+    assert command.main(["import", str(published), str(tmp_path / "run"), *words]) == 0
+    theirs, ours = load(str(run)), load(str(tmp_path / "run"))
+    ends = np.asarray([0.0, 1.0])
+    np.testing.assert_allclose(ours.gamma(ends), theirs.gamma(ends), rtol=1e-6)
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    eps = [model.eps(images.astype(np.float32), -1.0) for model in (theirs, ours)]
+    np.testing.assert_array_equal(*eps)
+    longer = configs.load("debug", {"model.gamma_type": "learnable_monotone", "train.steps": 8})
+    assert pipelines.train.run(longer, digits_dir, str(tmp_path / "run")).step == 8
+    assert command.main(["import", "--reverse", str(tmp_path / "run"), str(tmp_path / "back")]) == 2
+    assert "google-research/vdm has no schedule model.gamma_type=learnable_monotone" in capsys.readouterr().err
 
 
 @pytest.mark.slow  # traces every named config

@@ -4,8 +4,10 @@ import numpy as np
 import optax
 import pytest
 
+import configs
 from vdm_lib import optim
 from vdm_lib.config import OptimConfig
+from vdm_lib.model import VDM
 
 PARAMS = {"dense": {"kernel": jnp.asarray([[0.3, -1.7], [2.9, 0.01]]), "bias": jnp.asarray([0.5, -0.25])}}
 GRADIENT = jax.tree.map(lambda leaf: 0.1 * leaf - 0.02, PARAMS)
@@ -59,6 +61,14 @@ def test_decay_mask_spares_biases_only():
     }
     expected = {"norm": {"scale": True, "bias": False}, "gamma": {"w": True, "b": True}}
     assert optim.decay_mask(params) == expected
+
+
+def test_the_schedule_between_its_end_points_is_not_decayed():
+    config = configs.load("debug", {"model.gamma_type": "learnable_monotone"})
+    mask = optim.decay_mask(jax.eval_shape(VDM.from_config(config).init, jax.random.key(0)))
+    assert set(mask["gamma"]) == {"gamma_0", "gamma_1", "weights", "centres", "steepnesses"}
+    assert not any(mask["gamma"].values())
+    assert mask["score_model"]["conv_in"]["kernel"]
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])

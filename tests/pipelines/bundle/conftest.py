@@ -23,10 +23,10 @@ CONFIG = configs.load("debug")
 STEP = 3
 
 
-def make_run(workdir, data):
+def make_run(workdir, data, config=CONFIG):
     """Make a run of `debug` with one checkpoint and its evaluation; nothing was trained."""
-    run_dir.open_run(str(workdir), CONFIG)
-    state = init_state(CONFIG, make_mesh())
+    run_dir.open_run(str(workdir), config)
+    state = init_state(config, make_mesh())
     # A fresh network's last layers are zero: it would return z_t whatever the rest of it does.
     leaves, tree = jax.tree.flatten(state.params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -35,7 +35,7 @@ def make_run(workdir, data):
     fingerprints = {name: split.fingerprint for name, split in read_manifest(data).splits.items()}
     (workdir / "checkpoints").mkdir()
     with Checkpoints(str(workdir)) as checkpoints:
-        checkpoints.save(state, {"config": configs.to_json(CONFIG), "data_fingerprints": fingerprints})
+        checkpoints.save(state, {"config": configs.to_json(config), "data_fingerprints": fingerprints})
     pipelines.evaluate.run(str(workdir), data)
     rows = '{"step": 2, "bpd": 6.0, "steps_per_s": 2.0}\n{"step": 3, "bpd": 5.0, "steps_per_s": 0.5}\n'
     (workdir / "metrics.jsonl").write_text(rows)
