@@ -81,7 +81,7 @@ def run_reverse(workdir: str, directory: str, step: int | None = None) -> Import
 
 
 def _read(source: str, config: Config, mesh: Mesh) -> TrainState:
-    """Return the state of the original; with learnable_monotone its line gives the end points and moments begin at 0."""
+    """Return the state of the original; for learnable_monotone its line gives the end points, with moments of 0."""
     abstract = jax.eval_shape(lambda: init_state(config, mesh))
     if config.model.gamma_type != "learnable_monotone":
         return reference.read_state(source, abstract)
