@@ -25,6 +25,11 @@ from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, Level
 from vdm_lib.unet import ScoreUNet
 
 
+INTERIOR_SHARE = 0.01
+"""Of the gradient of the second moment, in squared bits per dimension. Adam does not see the size of a gradient, but
+the global norm does: so it stays that of the bound's."""
+
+
 class Noise(NamedTuple):
     """What one estimate of the loss draws at random."""
 
@@ -235,10 +240,7 @@ class VDM:
         return loss(*self.gamma_and_slope(params, t))
 
     def _by_variance(self, params: Params, t: PerImage, loss: Callable[[PerImage, PerImage], PerImage]) -> PerImage:
-        """Return loss(gamma(t), gamma'(t)), whose gradient in the interior of gamma is that of its second moment.
-
-        In bits per dimension, so that this gradient is of the size of the others'.
-        """
+        """Return loss(gamma(t), gamma'(t)), whose gradient in the interior of gamma is that of its second moment."""
 
         def interior(t: PerImage) -> PerImage:
             return self._apply({"params": params}, t, method=lambda modules, t: modules.gamma.interior(t))
@@ -248,7 +250,7 @@ class VDM:
 
         h, rate, tag = second_moment.begin(*jax.jvp(interior, (t,), (jnp.ones_like(t),)))
         nats = loss(*jax.jvp(between, (h,), (rate,)))
-        return second_moment.end(nats, tag, self.data.num_dims * math.log(2.0))
+        return second_moment.end(nats, tag, self.data.num_dims * math.log(2.0) / INTERIOR_SHARE)
 
     def losses(
         self,
