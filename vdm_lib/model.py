@@ -24,7 +24,6 @@ from vdm_lib.schedules import make_schedule
 from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, Levels, Params, PerImage
 from vdm_lib.unet import ScoreUNet
 
-
 INTERIOR_SHARE = 0.01
 """Of the gradient of the second moment, in squared bits per dimension. Adam does not see the size of a gradient, but
 the global norm does: so it stays that of the bound's."""
