@@ -51,7 +51,7 @@ def plots(runs: Sequence[Run]) -> list[Plot]:
         ("Density of log SNR", "how often training draws it: 1 / gamma'(t)", _of_curve(curves, _density)),
         (
             "Variance by time",
-            "of one estimate of the bound of one image, newest evaluation; dashed: its mean, var_bpd",
+            "of one estimate of one image, newest evaluation; dashed: var_bpd",
             _variance_by_time,
         ),
         ("End points of gamma", "line: gamma(0), least noise; dashed: gamma(1), most noise", _end_points),
