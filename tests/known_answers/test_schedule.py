@@ -29,13 +29,13 @@ def drawn(seed, scale):
     return {name: scale * jax.random.normal(key, (32,)) for name, key in zip(INTERIOR, keys, strict=True)}
 
 
-@pytest.mark.parametrize(("scale", "how"), [(0.0, PLAIN), (0.3, PLAIN), (0.3, FITTED)])
+@pytest.mark.parametrize(("scale", "how"), [(0.3, PLAIN), (0.3, FITTED)])
 def test_the_bound_does_not_depend_on_the_interior(scale, how):
     report = bound_report(with_interior(drawn(1, scale)), how=how, passes=16)
     assert_within_errors(report, truths.bound(KNOWN))
 
 
-@pytest.mark.parametrize("kind", ["log_snr_linear", "beta_linear", "cosine"])
+@pytest.mark.parametrize("kind", ["beta_linear", "cosine"])
 def test_nor_on_a_fixed_way_between_the_end_points(kind):
     known = with_interior(drawn(1, 0.3))
     report = bound_report(replace(known, model=replace(MODEL, schedule=kind)), how=PLAIN, passes=16)

@@ -65,6 +65,7 @@ def test_the_value_is_the_same():
     np.testing.assert_allclose(bound(TRAINED, PARAMS), bound(PLAIN, PARAMS), rtol=1e-6)
 
 
+@pytest.mark.slow  # 2,000 gradients
 def test_the_interior_is_out_of_the_reach_of_the_bound_on_average():
     """In continuous time dE/dphi of the bound is 0; over many draws its mean is, within errors."""
 
