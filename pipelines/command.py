@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from pipelines.commands import (
     bundle,
+    compression,
     evaluate,
     exchange,
     info,
@@ -36,7 +37,21 @@ from vdm_lib.errors import ConfigError, VdmError
 EXIT_ERROR, EXIT_USAGE, EXIT_STOPPED = 1, 2, 75
 
 # In the order of `vdm --help`.
-_MODULES = (prepare, train, evaluate, sample, sample_quality, bundle, report, release, exchange, info, plan, tpu)
+_MODULES = (
+    prepare,
+    train,
+    evaluate,
+    sample,
+    sample_quality,
+    bundle,
+    compression,
+    report,
+    release,
+    exchange,
+    info,
+    plan,
+    tpu,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,12 +14,22 @@ def check_picture(out: str, endings: tuple[str, ...] = (".png",)) -> None:
       ConfigError: another ending, or a directory.
       VdmError: a place that cannot be written.
     """
+    check_file(out, "picture", endings)
+
+
+def check_file(out: str, what: str, endings: tuple[str, ...]) -> None:
+    """Accept the name of a file to write, as `check_picture` does; `what` it is goes into the message.
+
+    Raises:
+      ConfigError: another ending, or a directory.
+      VdmError: a place that cannot be written.
+    """
     if not out.lower().endswith(endings):
-        raise ConfigError(f"a picture's name ends in {' or '.join(endings)}, got {out!r}")
+        raise ConfigError(f"a {what}'s name ends in {' or '.join(endings)}, got {out!r}")
     if "://" in out:
         return
     if Path(out).is_dir():
-        raise ConfigError(f"cannot write the picture {out}: it is a directory")
+        raise ConfigError(f"cannot write the {what} {out}: it is a directory")
     _check_writable(out)
 
 
