@@ -1,33 +1,41 @@
-"""`python -m benchmarks [NAME ...]`: measures, and prints one markdown table; without names everything."""
+"""`python -m benchmarks [--out STEM] [NAME ...]`: measures, prints a table and keeps it; without names everything."""
 
+import argparse
 import importlib
 import os
 import sys
+from pathlib import Path
 
 from benchmarks.figures import Figure
+from benchmarks.results import HEADER, here, row, write
 
-NAMES = ("startup", "data", "train", "evaluate", "sample", "accuracy", "export", "flows")
-
-
-def row(figure: Figure) -> str:
-    """Return one line of the table."""
-    spread = "" if figure.least is None else f"{figure.least:.3g} to {figure.greatest:.3g}"
-    value = f"{figure.value:,.0f}" if figure.value >= 1000 else f"{figure.value:.3g}"
-    return f"| {figure.name} | {value} {figure.unit} | {spread} | {figure.bar} |"
+NAMES = (
+    "machine", "startup", "data", "train", "yardstick", "checkpoint", "evaluate", "sample", "accuracy", "compiling",
+    "export", "flows", "install",
+)  # fmt: skip
+LATEST = Path(__file__).parent / "results" / "latest"
 
 
-def main(names: list[str]) -> int:
-    """Print the table of the named benches, each row as soon as it is measured."""
-    unknown = [name for name in names if name not in NAMES]
+def main(words: list[str]) -> int:
+    """Print the table of the named benches, each row as soon as it is measured, and write it as JSON and markdown."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="See benchmarks/README.md.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; none means all")
+    parser.add_argument("--out", type=Path, default=LATEST, help="results are kept as OUT.json and OUT.md")
+    given = parser.parse_args(words)
+    unknown = [name for name in given.names if name not in NAMES]
     if unknown:
         print(f"no bench {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
         return 2
     # Started processes keep their bytecode, as they do for a user; else imports are measured.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    print("| what | median | spread | bar |\n| --- | --- | --- | --- |")
-    for name in names or NAMES:
+    print(HEADER, flush=True)
+    taken: list[Figure] = []
+    for name in given.names or NAMES:
         for figure in importlib.import_module(f"benchmarks.{name}").figures():
             print(row(figure), flush=True)
+            taken.append(figure)
+            # After each, so that what was measured is kept when a later one fails or is interrupted.
+            write(here(taken), given.out)
     return 0
 
 

@@ -54,12 +54,17 @@ def seconds(work: Callable[[], object], repeats: int = REPEATS) -> list[float]:
     return times
 
 
-def matmul_peak_flops(size: int = 2048, repeats: int = REPEATS) -> float:
-    """Return the best float32 FLOP/s of a square matrix product by XLA: the limit that networks are held against."""
+def matmul_seconds(size: int = 2048, repeats: int = REPEATS) -> list[float]:
+    """Return the wall time of each float32 product of two square matrices by XLA."""
     a = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
-    return 2 * size**3 / min(seconds(lambda: product(a), repeats))
+    return seconds(lambda: product(a), repeats)
+
+
+def matmul_peak_flops(size: int = 2048, repeats: int = REPEATS) -> float:
+    """Return the best float32 FLOP/s of a square matrix product by XLA: the limit that networks are held against."""
+    return 2 * size**3 / min(matmul_seconds(size, repeats))
 
 
 def random_params(model: VDM, rng: np.random.Generator) -> Params:
