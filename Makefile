@@ -77,7 +77,7 @@ format: setup  ## mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## timings and sizes, as ratios in one run (ONLY="train evaluate" takes some of them)
+bench: setup  ## timings and sizes, as ratios in one run: benchmarks/README.md (ONLY="train evaluate" takes some)
 	$(BIN)/python -m benchmarks $(ONLY)
 
 clean:  ## remove what the targets above made

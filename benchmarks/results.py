@@ -48,12 +48,8 @@ class Results:
     def to_markdown(self) -> str:
         """Return the table under a line that says when and where it was taken."""
         machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        return (
-            "\n".join(
-                [f"{self.taken}, code {self.commit or 'unknown'}; {machine}.", "", HEADER, *map(row, self.figures)]
-            )
-            + "\n"
-        )
+        taken = f"{self.taken}, code {self.commit or 'unknown'}; {machine}."
+        return "\n".join([taken, "", HEADER, *map(row, self.figures), ""])
 
 
 def row(figure: Figure) -> str:
@@ -74,8 +70,8 @@ def here(figures: Sequence[Figure]) -> Results:
 def write(results: Results, stem: Path) -> None:
     """Write `stem`.json and `stem`.md."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".json").write_text(results.to_json())
-    stem.with_suffix(".md").write_text(results.to_markdown())
+    stem.with_name(f"{stem.name}.json").write_text(results.to_json())
+    stem.with_name(f"{stem.name}.md").write_text(results.to_markdown())
 
 
 def _commit() -> str:

@@ -30,6 +30,7 @@ from pipelines.commands import (
     tpu,
     train,
 )
+from pipelines.compilation_cache import keep_compiled
 from pipelines.launch.signals import interrupt
 from pipelines.quiet import keep_quiet
 from vdm_lib.errors import ConfigError, VdmError
@@ -156,6 +157,7 @@ def _main(argv: list[str]) -> int:
         return EXIT_USAGE
     args = _parse(argv)
     keep_quiet()
+    keep_compiled()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) == signal.SIG_DFL:

@@ -150,7 +150,8 @@ def remedies(config: Config, accelerator: Accelerator) -> Iterator[dict[str, Any
         yield base | parts | {"train.compute_dtype": "bfloat16"}
 
 
-def _compile(config: Config, accelerator: Accelerator) -> dict[str, Any]:
+def request(config: Config, accelerator: Accelerator) -> dict[str, Any]:
+    """Return what `planning.compile` reads: config, topology and options of the step's compilation for a slice."""
     # On a TPU `auto` loops over the layers; the process that compiles sees only this machine's CPU.
     if config.model.scan_layers == "auto":
         config = configs.override(config, {"model.scan_layers": "on"})
@@ -158,16 +159,23 @@ def _compile(config: Config, accelerator: Accelerator) -> dict[str, Any]:
     options: dict[str, Any] = {"chip_config_name": "megacore"} if generation.name in ("v4", "v5p") else {}
     if generation.units_per_chip == 1 and accelerator.num_chips in (1, 8):
         options["chips_per_host_bounds"] = (1, 1, 1) if accelerator.num_chips == 1 else (2, 4, 1)
-    request = {
+    return {
         "config": configs.to_json(config),
         "topology": f"{generation.compiler_name}:{accelerator.topology}",
         "options": options,
         "compiled": True,
     }
+
+
+def _compile(config: Config, accelerator: Accelerator) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.planning.compile"],
-        input=json.dumps(request), capture_output=True, text=True, timeout=_COMPILE_TIMEOUT_S, check=False,
-    )  # fmt: skip
+        input=json.dumps(request(config, accelerator)),
+        capture_output=True,
+        text=True,
+        timeout=_COMPILE_TIMEOUT_S,
+        check=False,
+    )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise VdmError(f"the step of {config.name} does not compile for {accelerator.name}: {lines[-1]:.300}")

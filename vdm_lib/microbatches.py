@@ -4,22 +4,22 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def mean_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int, mesh: Mesh) -> Any:
+def mean_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int, *, unrolled: bool) -> Any:
     """Return the mean of function(part) over num_parts equal parts of a batch, one part in memory at a time.
 
     Args:
       function: returns a tree of arrays, each a mean over the images of a part.
-      batch: tree of arrays with the images as their first axis, split over the devices.
-      num_parts: divides the images of each device.
-      mesh: the devices.
+      batch: tree of arrays of one device, with the images as their first axis.
+      num_parts: divides the images.
+      unrolled: compile each part instead of a loop over them, for XLA's CPU backend is tens of times slower for
+        gradients inside a loop.
     """
     if num_parts == 1:
         return function(batch)
-    parts = jax.tree.map(lambda leaf: _split(leaf, num_parts, mesh), batch)
-    if mesh.devices.flat[0].platform == "cpu":
+    parts = jax.tree.map(lambda leaf: leaf.reshape(num_parts, -1, *leaf.shape[1:]), batch)
+    if unrolled:
         total = _sum_unrolled(function, parts, num_parts)
     else:
         first = jax.tree.map(lambda leaf: leaf[0], parts)
@@ -28,16 +28,8 @@ def mean_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int, 
     return jax.tree.map(lambda leaf: leaf / num_parts, total)
 
 
-def _split(leaf: jax.Array, num_parts: int, mesh: Mesh) -> jax.Array:
-    """Return [part, image of the part, ...]; each part takes equally many images of every device, so none moves."""
-    num_images, *rest = leaf.shape
-    by_device = leaf.reshape(mesh.size, num_parts, num_images // (mesh.size * num_parts), *rest)
-    parts = by_device.swapaxes(0, 1).reshape(num_parts, num_images // num_parts, *rest)
-    return jax.lax.with_sharding_constraint(parts, NamedSharding(mesh, PartitionSpec(None, "data")))
-
-
 def _sum_unrolled(function: Callable[[Any], Any], parts: Any, num_parts: int) -> Any:
-    """Return the sum part after part; XLA's CPU backend is tens of times slower for gradients inside a loop."""
+    """Return the sum part after part."""
     total = function(jax.tree.map(lambda leaf: leaf[0], parts))
     for i in range(1, num_parts):
         # The barrier keeps a part from being worked on before the one before it is done and its memory free.

@@ -54,6 +54,30 @@ def state_shardings(state: TrainState, mesh: Mesh, shard: Sharding) -> TrainStat
     )
 
 
+def mean_over_devices(function: Callable[[Any, Any], Any], params: Any, batch: Any, mesh: Mesh) -> Any:
+    """Return the mean over the devices of function(params, the device's own images).
+
+    Each device forms its whole result before anything is added up, in the type that the result has: one reduction a
+    step, whatever loops are inside, and gradients are never added up in bfloat16.
+
+    Args:
+      function: returns a tree of arrays, each a mean over the images that it is given.
+      params: tree of arrays, whole on every device while the function runs.
+      batch: tree of arrays with the images as their first axis, split over the devices.
+      mesh: the devices.
+    """
+    if mesh.size == 1:
+        return function(params, batch)
+
+    def of_device(params: Any, batch: Any) -> Any:
+        return jax.lax.pmean(function(params, batch), "data")
+
+    whole, split = PartitionSpec(), PartitionSpec("data")
+    # What varies between devices is not checked: the networks' loops begin with zeros, which do not.
+    mapped = jax.shard_map(of_device, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False)
+    return mapped(params, batch)
+
+
 def put_global(shape: tuple[int, ...], sharding: NamedSharding, part: Callable[[Any], np.ndarray]) -> jax.Array:
     """Return an array over all processes; each asks `part(index)` for what its own devices hold of it."""
     return jax.make_array_from_callback(shape, sharding, part)

@@ -17,7 +17,7 @@ from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.microbatches import mean_over_parts
 from vdm_lib.model import VDM, Losses, Noise
 from vdm_lib.optim import global_norm, learning_rate_schedule, make_optimizer, update_ema
-from vdm_lib.sharding import check_divisible, replicated, split_by_image, state_shardings
+from vdm_lib.sharding import check_divisible, mean_over_devices, replicated, split_by_image, state_shardings
 from vdm_lib.state import TrainState, create_state
 from vdm_lib.types import Images, Labels, Params
 
@@ -70,6 +70,7 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
     model = VDM.for_training(config)
     optimizer = make_optimizer(config.optim, config.train.steps)
     learning_rate = learning_rate_schedule(config.optim, config.train.steps)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def step(state: TrainState, images: Images, labels: Labels | None = None) -> tuple[TrainState, Metrics]:
         assert (labels is not None) == (config.model.num_classes > 0)
@@ -91,9 +92,13 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
             return terms["bpd"], terms
 
         gradient_and_terms = jax.grad(loss, has_aux=True)
-        gradient, metrics = mean_over_parts(
-            lambda part: gradient_and_terms(state.params, part), batch, config.train.microbatches, mesh
-        )
+
+        def of_device(params: Params, batch: Any) -> tuple[Params, Metrics]:
+            return mean_over_parts(
+                lambda part: gradient_and_terms(params, part), batch, config.train.microbatches, unrolled=on_cpu
+            )
+
+        gradient, metrics = mean_over_devices(of_device, state.params, batch, mesh)
         shardings = state_shardings(state, mesh, config.train.shard)
         gradient = jax.lax.with_sharding_constraint(gradient, shardings.ema_params)
         # Not of each part of the batch: between parts the mean differs too.

@@ -18,9 +18,13 @@ _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_LOG_DIR": "disabled",
+    # Programs for a TPU cannot be loaded here.
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
     **NO_TPU_HERE,
 }
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
+# Only what has a window of pixels: matrix products are convolutions without one in the compiler's words.
+_CONVOLUTION = re.compile(r" = (\w+)\[[^=]* convolution\([^\n]*window=\{size=\d+x\d+")
 _REFUSED = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|total memory required[^(]*\(([\d.]+)([KMG])\)")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -33,8 +37,8 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
         `compiled`: false counts the work only.
 
     Returns:
-      `flops` and `bytes` of the whole step over all devices; if compiled also `fits`, `peak_bytes`, `collectives`,
-      `compile_seconds`.
+      `flops` and `bytes` of the whole step over all devices; if compiled also `fits`, `peak_bytes`, `compile_seconds`,
+      `collectives` and `convolutions`: how many there are of each kind and of each type.
     """
     import jax
     import numpy as np
@@ -71,13 +75,16 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
             "fits": False,
             "peak_bytes": int(float(used) * _UNIT[used_unit]),
             "collectives": {},
+            "convolutions": {},
             "compile_seconds": time.monotonic() - started,
         }
+    text = compiled.as_text()
     return answer | {
         "fits": True,
         # Not the sum of its parts: donated arguments lie among the temporaries too.
         "peak_bytes": compiled.memory_analysis().peak_memory_in_bytes,
-        "collectives": dict(Counter(_COLLECTIVE.findall(compiled.as_text()))),
+        "collectives": dict(Counter(_COLLECTIVE.findall(text))),
+        "convolutions": dict(Counter(_CONVOLUTION.findall(text))),
         "compile_seconds": time.monotonic() - started,
     }
 

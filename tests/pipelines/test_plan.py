@@ -144,3 +144,15 @@ def test_a_small_step_compiles_for_a_slice(capsys):
     assert found["collectives"]["all-reduce"] >= 1
     assert found["flops_per_step"] > 1e9
     assert found["step_seconds_roofline"] > 0
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_a_step_in_bfloat16_reduces_once_and_convolves_in_bfloat16(microbatches):
+    changes = {"model.n_layer": 2, "train.batch_size": 128, "train.compute_dtype": "bfloat16"}
+    config = configs.load("cifar10", changes | {"train.microbatches": microbatches})
+    answer = plan._compile(config, accelerators.find("v3-64"))
+    assert answer["collectives"] == {"all-reduce": 1}, "gradients and metrics together, outside of the loops"
+    assert set(answer["convolutions"]) == {"bf16"}
+    assert answer["convolutions"]["bf16"] > 3 * 2 * 5, "both of each of five blocks, forward and twice backward"

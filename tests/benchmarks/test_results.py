@@ -1,0 +1,72 @@
+"""Results of benches: what is written is read back, and what moved is named."""
+
+import json
+
+import pytest
+
+from benchmarks import compare
+from benchmarks.figures import Figure, of_repetitions
+from benchmarks.install import closure
+from benchmarks.results import Results, here, write
+
+
+def _results(*figures: Figure, machine: dict | None = None) -> Results:
+    return Results("2026-01-01T00:00:00+00:00", "abc", machine or {"cores": 2}, figures)
+
+
+def test_a_file_holds_what_was_measured(tmp_path):
+    results = here(
+        [of_repetitions("a", [1.0, 3.0, 2.0], "s", bar="under 4 s"), Figure(name="b", value=1234.5, unit="x")]
+    )
+    write(results, tmp_path / "deep" / "one.two")
+    assert Results.from_json((tmp_path / "deep" / "one.two.json").read_text()) == results
+    table = (tmp_path / "deep" / "one.two.md").read_text()
+    assert "| a | 2 s | 1 to 3 | under 4 s |" in table
+    assert "| b | 1,234 x |  |  |" in table
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "moved"),
+    [
+        ([1.0, 1.1], [1.05, 1.2], False),
+        ([1.0, 1.1], [1.11, 1.2], True),
+        ([1.0, 1.1], [0.8, 0.99], True),
+        ([1.0], [1.05], False),
+        ([1.0], [1.2], True),
+    ],
+)
+def test_a_figure_moved_if_its_repetitions_do_not_overlap(old, new, moved):
+    def figure(values: list[float]) -> Figure:
+        return Figure(name="a", value=values[0], unit="s") if len(values) == 1 else of_repetitions("a", values, "s")
+
+    assert compare.moved(figure(old), figure(new)) is moved
+    lines = compare.report(_results(figure(old)), _results(figure(new)))
+    assert len(lines) == 1 + moved
+
+
+def test_what_one_of_both_lacks_and_another_machine_are_said():
+    old, new = (
+        _results(Figure(name="a", value=1.0, unit="s")),
+        _results(Figure(name="b", value=1.0, unit="s"), machine={"cores": 4}),
+    )
+    text = "\n".join(compare.report(old, new))
+    assert "only in the old results: a" in text
+    assert "only in the new results: b" in text
+    assert "machines differ" in text
+
+
+@pytest.mark.parametrize("content", ["", "{}", json.dumps({"figures": [{"nme": 1}], "taken": 1}), "[]"])
+def test_what_is_no_results_file_is_refused_in_one_line(tmp_path, capsys, content):
+    file = tmp_path / "x.json"
+    file.write_text(content)
+    assert compare.main([str(file), str(file)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"{file}: no results")
+    assert compare.main([str(tmp_path / "absent.json"), str(file)]) == 2
+
+
+def test_a_group_is_what_it_needs_and_what_that_needs():
+    names = closure("vdm-pipeline[train]")
+    assert {"jax", "jaxlib", "orbax-checkpoint", "numpy"} <= names
+    assert "prefect" not in names
