@@ -14,10 +14,13 @@ def add_to(commands: Subcommands) -> None:
                    "vdm eval --workdir runs/a --data data/cifar10",
                    "vdm eval eval.passes=16 --workdir runs/a --data data/cifar10 --step all",
                    "vdm eval --compare runs/a runs/b@600 --data data/cifar10",
+                   "vdm eval model.timesteps=100 --codec 100 --workdir runs/a --data data/cifar10",
                    "vdm eval cifar10 --checkpoint checkpoints-0 --workdir runs/published --data data/cifar10",
                    usage="vdm eval [key=value ...] --workdir WORKDIR --data DATA [--step STEP] [--force]\n"
                          "                [--reference-protocol] [--allow-other-data] [--json]\n"
                          "       vdm eval [key=value ...] --compare RUN[@STEP] RUN[@STEP] --data DATA [--json]\n"
+                         "       vdm eval [key=value ...] --codec N --workdir WORKDIR --data DATA [--step STEP] "
+                         "[--json]\n"
                          "       vdm eval CONFIG [key=value ...] --checkpoint SRC --workdir WORKDIR --data DATA "
                          "[--json]")  # fmt: skip
     evaluate.add_argument("words", nargs="*", metavar="CONFIG | key=value",
@@ -28,6 +31,9 @@ def add_to(commands: Subcommands) -> None:
     evaluate.add_argument("--workdir", type=path, help="run directory; for --checkpoint the report's place")
     evaluate.add_argument("--compare", type=path, nargs=2, metavar="RUN[@STEP]",
                           help="two checkpoints on the same images, times and noise: which is better")  # fmt: skip
+    evaluate.add_argument("--codec", type=int, metavar="N",
+                          help="compress the first N test images and compare their real rate with the bound, PNG, WebP "
+                               "and JPEG XL")  # fmt: skip
     evaluate.add_argument("--reference-protocol", action="store_true",
                           help="draw images and times as google-research/vdm did: eval.protocol=reference"
                           )  # fmt: skip
@@ -55,6 +61,13 @@ def run(args: argparse.Namespace) -> Any:
         return job("compare")(*args.compare, args.data, overrides=overrides)
     if args.workdir is None:
         raise ConfigError("eval needs --workdir, or two runs to --compare")
+    if args.codec is not None:
+        if args.checkpoint or args.step == "all":
+            raise ConfigError("--codec takes one step of a run: leave out --checkpoint and --step all")
+        return job("referee")(
+            args.workdir, args.data, args.codec, overrides=overrides, allow_other_data=args.allow_other_data,
+            step=None if args.step == "latest" else int(args.step),
+        )  # fmt: skip
     if args.checkpoint is None:
         return job("evaluate")(
             args.workdir, args.data, overrides=overrides, step=args.step, force=args.force,

@@ -1,8 +1,9 @@
 """What the jobs about compressed images return; see `pipelines.results`. Imports no jax."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.tables import columns, duration, rounded
+from vdm_lib.report import with_error
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,52 @@ class DecompressResult:
         head = f"{self.num_images:,} images in {self.out}, {duration(self.seconds)} ({per_s} images/s decoded)"
         lost = ", ".join(f"{first} to {last}" for first, last in self.lost)
         return f"{head}\nlost: images {lost}, listed in {self.out}/LOST.json" if lost else head
+
+
+@dataclass(frozen=True)
+class RefereeResult:
+    """What `vdm eval --codec` measured, all in bits per dimension of the same images.
+
+    Attributes:
+        workdir: the run directory.
+        step: updates behind the checkpoint.
+        num_images: images that were encoded and decoded.
+        steps: steps T of the code and of the bound.
+        net_bpd: rate of the real code, without the bits that it begins with.
+        net_bpd_stderr: its standard error as an estimate of the bound: which latents were drawn is chance.
+        gross_bpd: rate with the bits that it begins with.
+        bound_bpd: the bound as `vdm eval` measures it.
+        coder_loss_bpd: what the code takes above the ideal code of the very latents that it drew.
+        without_chance_bpd: net_bpd less the part of it that is chance and has the mean zero.
+        difference_bpd: without_chance_bpd less bound_bpd.
+        difference_stderr: its standard error, from the differences of single images.
+        other_bpd: rates of general formats.
+    """
+
+    workdir: str
+    step: int
+    num_images: int
+    steps: int
+    net_bpd: float
+    net_bpd_stderr: float
+    gross_bpd: float
+    bound_bpd: float
+    coder_loss_bpd: float
+    without_chance_bpd: float
+    difference_bpd: float
+    difference_stderr: float
+    other_bpd: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the rates below each other."""
+        head = f"step {self.step:,}: {self.num_images:,} test images, {self.steps:,} steps, decoded to the same pixels"
+        rows = [
+            ("real code, net", f"{with_error(self.net_bpd, self.net_bpd_stderr)} bits/dim"),
+            ("real code, gross", f"{self.gross_bpd:.3f} bits/dim, with the bits that it begins with"),
+            ("the same without chance", f"{self.without_chance_bpd:.4f} bits/dim"),
+            ("of it the coder's own loss", f"{self.coder_loss_bpd:.5f} bits/dim"),
+            ("bound with as many steps", f"{self.bound_bpd:.4f} bits/dim"),
+            ("difference", f"{with_error(self.difference_bpd, self.difference_stderr)} bits/dim"),
+            *((name, f"{bpd:.3f} bits/dim") for name, bpd in self.other_bpd.items()),
+        ]
+        return columns([(head,), *rows])

@@ -1,0 +1,142 @@
+"""The job `vdm eval --codec N`: the rate of a real code beside the bound that it should reach, on the same images."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from pipelines import run_dir
+from pipelines.compression.codec import Subject, make_ready, make_settings
+from pipelines.compression.other_formats import rates
+from pipelines.compression.results import RefereeResult
+from pipelines.evaluate import overridden
+from pipelines.progress import Progress, telling
+from vdm_lib.bound import Bound
+from vdm_lib.checksums import params_digest
+from vdm_lib.compression.account import Account, joined
+from vdm_lib.compression.chunk import decode_chunk, encode_chunk
+from vdm_lib.config import Config
+from vdm_lib.data import Split, load_split
+from vdm_lib.errors import ConfigError, VdmError
+from vdm_lib.evaluate import Subject as Measured
+from vdm_lib.evaluate import check_data
+from vdm_lib.measure import measure_split
+from vdm_lib.records import write_atomically
+from vdm_lib.restore import restore_ema
+from vdm_lib.sharding import make_mesh
+
+_DEFAULT_STEPS = 100
+
+
+def run(
+    workdir: str,
+    data: str,
+    num_images: int,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    allow_other_data: bool = False,
+) -> RefereeResult:
+    """Encode and decode the first test images, measure their bound with as many steps, and compare.
+
+    Args:
+      workdir: run directory; the numbers go to codec/STEP-timesteps=T-images=N.json in it.
+      data: data directory.
+      num_images: images.
+      overrides: values of eval.*, or model.timesteps for T; a run in continuous time takes 100 steps.
+      step: of the checkpoint; None takes the newest.
+      allow_other_data: measure on other images than the run began with.
+
+    Raises:
+      CheckpointError: other data, or no such checkpoint.
+      ConfigError: a number out of its range, or an estimator other than the bound of every image.
+      MachineError: constriction or pillow-jxl-plugin is not installed.
+      VdmError: what was encoded does not decode to the same pixels.
+    """
+    config = overridden(run_dir.read_config(workdir), overrides or {})
+    if config.eval.estimator != "bound" or config.eval.protocol != "every_image":
+        raise ConfigError("--codec is compared with the bound of every image: leave out eval.estimator and protocol")
+    steps = config.model.timesteps or _DEFAULT_STEPS
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, timesteps=steps))
+    whole = load_split(data, "test")
+    check_data(config, whole)
+    if not 2 <= num_images <= len(whole.images):
+        raise ConfigError(f"--codec must lie in 2..{len(whole.images)}, the test images, got {num_images}")
+    split = Split("test", whole.images[:num_images], whole.labels[:num_images], whole.num_levels, whole.fingerprint)
+    restored = restore_ema(workdir, config, step)
+    known = restored.metadata["data_fingerprints"]
+    run_dir.check_same_data(known, {"test": whole.fingerprint}, allow_other=allow_other_data)
+    subject = Subject(config, restored.params, restored.step, params_digest(restored.params))
+    bound, per_image = _bound(config, subject, split)
+    settings = make_settings(subject, steps, None, None)
+    accounts: list[Account] = []
+    with Progress("eval --codec", total=2 * num_images, unit="image") as progress:
+        with telling(progress.say, "compiling the codec"):
+            ready = make_ready(subject, settings)
+        progress.begin()
+
+        def on_batch(count: int) -> None:
+            for _ in range(count):
+                progress.advance()
+            progress.report()
+
+        def witness(batch: np.ndarray) -> Account:
+            accounts.append(Account(ready.codec.ladder, batch, split.num_levels))
+            return accounts[-1]
+
+        chunk = encode_chunk(ready.codec, 0, split.images, on_batch, witness)
+        decoded = decode_chunk(ready.codec, 0, chunk, config.data.image_shape, on_batch)
+    if not np.array_equal(decoded, split.images):
+        raise VdmError("the images do not decode to the pixels that they were made of")
+    ideal, divergence = (nats / (math.log(2.0) * config.data.num_dims) for nats in joined(accounts))
+    net_bpd = chunk.net_bits / split.images.size
+    loss = net_bpd - float(ideal.mean())
+    along = divergence + bound.exact
+    result = RefereeResult(
+        workdir=workdir,
+        step=restored.step,
+        num_images=num_images,
+        steps=steps,
+        net_bpd=net_bpd,
+        net_bpd_stderr=float(np.sqrt(np.sum(np.square(ideal - along)))) / num_images,
+        gross_bpd=32 * chunk.words.size / split.images.size,
+        bound_bpd=float(per_image.mean()),
+        coder_loss_bpd=loss,
+        without_chance_bpd=float(along.mean()) + loss,
+        difference_bpd=float((along - per_image).mean()) + loss,
+        difference_stderr=float((along - per_image).std(ddof=1)) / math.sqrt(num_images),
+        other_bpd=rates(split.images),
+    )
+    name = f"{restored.step}-timesteps={steps}-images={num_images}.json"
+    place = epath.Path(workdir) / "codec" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"data_fingerprint": split.fingerprint, "checkpoint_digest": subject.digest, "probe": ready.probe}
+    write_atomically(place, (json.dumps(dataclasses.asdict(result) | facts, indent=2) + "\n").encode())
+    return result
+
+
+def _bound(config: Config, subject: Subject, split: Split) -> tuple[Bound, np.ndarray]:
+    """Return the bound of these images, and that of each of them averaged over the passes."""
+    about = Measured(
+        step=subject.step,
+        split=split.name,
+        fingerprint=split.fingerprint,
+        params="ema",
+        digest=subject.digest,
+        code_version=run_dir.code_version(),
+    )
+    with Progress("eval", total=config.eval.passes, unit="pass") as progress:
+
+        def on_pass(done: int) -> None:
+            progress.advance()
+            progress.report()
+
+        with telling(progress.say, f"measuring the bound of {len(split.images):,} images"):
+            measured = measure_split(config, subject.params, split, make_mesh(), about, on_pass=on_pass)
+    estimator = measured.estimator
+    assert isinstance(estimator, Bound)
+    return estimator, measured.measurement.estimates.mean(axis=0) + estimator.exact
