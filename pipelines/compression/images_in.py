@@ -1,7 +1,7 @@
 """What `vdm compress` takes: a prepared data directory, NPY arrays, PNGs and folders of them, in any number."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ def read_given(places: Sequence[str], like: DataConfig) -> Given:
 
 def _read_place(path: epath.Path, like: DataConfig, parts: list[np.ndarray], files: list[dict[str, Any]]) -> None:
     if path.is_dir():
-        found = sorted(each for each in path.rglob("*") if each.suffix.lower() == ".png")
+        found = sorted(_pngs(path))
         if not found:
             raise DataError(f"{path} holds no PNG and no {MANIFEST_NAME}")
         parts.append(np.stack([_png(each, like) for each in found]))
@@ -68,6 +68,14 @@ def _read_place(path: epath.Path, like: DataConfig, parts: list[np.ndarray], fil
     else:
         parts.append(_png(path, like)[None])
         files.append({"kind": "png", "names": [path.name]})
+
+
+def _pngs(folder: epath.Path) -> Iterator[epath.Path]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _pngs(path)
+        elif path.suffix.lower() == ".png":
+            yield path
 
 
 def _npy(path: epath.Path) -> np.ndarray:

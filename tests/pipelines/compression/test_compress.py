@@ -1,0 +1,189 @@
+"""`vdm compress` and back: the same pixels, whatever they came as; and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import configs
+import pipelines.compress
+import pipelines.train
+from pipelines import command
+from vdm_lib.data import load_split
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def run(digits_dir, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("compress") / "run"
+    pipelines.train.run(configs.load("debug"), digits_dir, str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def images(digits_dir) -> np.ndarray:
+    return load_split(digits_dir, "test").images[:20]
+
+
+@pytest.fixture(scope="module")
+def packed(run, images, tmp_path_factory) -> Path:
+    """Twenty images in three chunks."""
+    place = tmp_path_factory.mktemp("packed")
+    np.save(place / "x.npy", images)
+    out = place / "x.vdmz"
+    pipelines.compress.run([str(place / "x.npy")], str(run), str(out), steps=STEPS, chunk_size=8, batch_size=4)
+    return out
+
+
+def vdm(*words: object) -> int:
+    return command.main([str(word) for word in words])
+
+
+def test_a_data_directory_comes_back_byte_for_byte(run, digits_dir, tmp_path, capsys):
+    out = tmp_path / "digits.vdmz"
+    assert vdm("compress", "--model", run, "--steps", 1, digits_dir, "--out", out, "--no-verify", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["num_images"] == 1797 and not result["verified"]
+    assert result["net_bpd"] < result["gross_bpd"] < result["file_bpd"]
+    assert vdm("decompress", out, "--out", tmp_path / "back") == 0
+    names = ["manifest.json", *(path.name for path in Path(digits_dir).glob("*.tfrecord"))]
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == sorted(names)
+    for name in names:
+        assert (tmp_path / "back" / name).read_bytes() == (Path(digits_dir) / name).read_bytes()
+
+
+def test_pngs_folders_and_arrays_come_back(run, images, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    extremes = np.stack([np.zeros((8, 8), np.uint8), np.full((8, 8), 16, np.uint8)])
+    Image.fromarray(extremes[0]).save(tmp_path / "in" / "black.png")
+    Image.fromarray(extremes[1]).save(tmp_path / "in" / "deep" / "white.png")
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "one.png")
+    np.save(tmp_path / "flat.npy", images[1:4, ..., 0].astype(np.int64))
+    given = [tmp_path / "in", tmp_path / "one.png", tmp_path / "flat.npy"]
+    assert vdm("compress", "--model", run, "--steps", STEPS, *given, "--out", tmp_path / "x.vdmz") == 0
+    assert vdm("decompress", tmp_path / "x.vdmz", "--out", tmp_path / "out") == 0
+    out = tmp_path / "out"
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "black.png")), extremes[0])
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "deep" / "white.png")), extremes[1])
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "one.png")), images[0, ..., 0])
+    back = np.load(out / "flat.npy")
+    assert back.dtype == np.int64 and back.shape == (3, 8, 8)
+    np.testing.assert_array_equal(back, images[1:4, ..., 0])
+
+
+def test_one_damaged_chunk_does_not_lose_the_others(packed, images, tmp_path, capsys):
+    data = bytearray(packed.read_bytes())
+    data[-1] ^= 1
+    damaged = tmp_path / "x.vdmz"
+    damaged.write_bytes(data)
+    assert vdm("decompress", damaged, "--out", tmp_path / "out") == 1
+    assert "chunk 2 is damaged" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert vdm("decompress", damaged, "--out", tmp_path / "out", "--salvage") == 0
+    assert "images 16 to 19" in capsys.readouterr().out
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "x.npy"), images[:16])
+    assert json.loads((tmp_path / "out" / "LOST.json").read_text()) == {"x.npy": [16, 17, 18, 19]}
+
+
+def test_another_model_is_refused(packed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.compression.codec.params_digest", lambda params: "0" * 64)
+    assert vdm("decompress", packed, "--out", tmp_path / "out") == 1
+    assert "give --model and --step of that one" in capsys.readouterr().err
+
+
+def test_a_machine_that_computes_other_bits_is_refused(packed, tmp_path, capsys, monkeypatch):
+    from vdm_lib.compression.network import Network
+
+    call = Network._call
+    monkeypatch.setattr(Network, "_call", lambda *args: np.nextafter(call(*args), np.float32(9)))
+    assert vdm("decompress", packed, "--out", tmp_path / "out") == 1
+    assert "the network gives other bits" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_file_made_on_two_devices_decodes_on_one(run, images, tmp_path):
+    np.save(tmp_path / "x.npy", images)
+    words = ["compress", "--model", run, "--steps", STEPS, tmp_path / "x.npy", "--out", tmp_path / "x.vdmz"]
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-m", "pipelines.command", *map(str, words)], env=environment, check=True)
+    code = vdm("decompress", tmp_path / "x.vdmz", "--out", tmp_path / "out")
+    # It may be refused where other devices round otherwise, but never be wrong.
+    assert code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "x.npy"), images)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--steps", "0", "x.npy"], 2, "--steps must lie in 1..100000"),
+        (["--steps", "3", "x.npy", "--chunk", "0"], 2, "--chunk must be at least 1"),
+        (["--steps", "3", "x.npy", "--batch", "4", "--first-batch", "5"], 2, "--first-batch must lie in 1..4"),
+        (["--steps", "3", "absent.npy"], 1, "absent.npy is missing"),
+        (["--steps", "3", "bright.npy"], 1, "levels 0 to 255, the model is for 0 to 16"),
+        (["--steps", "3", "wide.npy"], 1, "the model is for images of (8, 8, 1)"),
+        (["--steps", "3", "text.png"], 1, "no picture that can be read"),
+        (["--steps", "3", "empty"], 1, "holds no PNG and no manifest.json"),
+        (["--steps", "3", "x.npy", "x.npy"], 2, "two files are named x.npy"),
+    ],
+)
+def test_what_cannot_be_is_one_line(run, images, words, code, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", images)
+    np.save("bright.npy", np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1))
+    np.save("wide.npy", np.zeros((2, 8, 9, 1), np.uint8))
+    Path("text.png").write_text("no picture")
+    Path("empty").mkdir()
+    assert vdm("compress", "--model", run, *words, "--out", "y.vdmz") == code
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error and not Path("y.vdmz").exists()
+
+
+def test_without_constriction_the_error_says_what_to_install(run, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    np.save(tmp_path / "x.npy", images)
+    words = ("compress", "--model", run, "--steps", 2, tmp_path / "x.npy", "--out", tmp_path / "y.vdmz")
+    assert vdm(*words) == 1
+    assert "pip install 'vdm-pipeline[codec]'" in capsys.readouterr().err
+
+
+def test_a_name_that_leads_out_of_the_directory_is_refused(tmp_path):
+    from etils import epath
+
+    from pipelines.compression.images_out import write_all
+    from vdm_lib.errors import RecordError
+
+    origin = {"kind": "files", "files": [{"kind": "png", "names": ["../x.png"]}]}
+    with pytest.raises(RecordError, match="outside"):
+        write_all(epath.Path(tmp_path), origin, np.zeros((1, 2, 2, 1), np.uint8))
+
+
+def test_a_terminated_job_leaves_nothing(run, images, tmp_path):
+    np.save(tmp_path / "x.npy", np.tile(images, (10, 1, 1, 1)))
+    words = ["compress", "--model", run, "--steps", "100000", tmp_path / "x.npy", "--out", tmp_path / "x.vdmz"]
+    command_line = [sys.executable, "-m", "pipelines.command", *map(str, words)]
+    with subprocess.Popen(command_line, stderr=subprocess.PIPE, text=True) as job:
+        assert job.stderr is not None
+        for line in job.stderr:
+            if "compiling" in line:
+                break
+        job.send_signal(signal.SIGTERM)
+        rest = job.stderr.read()
+        assert job.wait(timeout=120) == 1, rest
+    assert "interrupted" in rest and sorted(path.name for path in tmp_path.iterdir()) == ["x.npy"]
+
+
+def test_the_referee_reports_rates_beside_the_bound(run, digits_dir, capsys):
+    words = ["eval", "model.timesteps=3", "eval.passes=2", "--codec", 12, "--workdir", run, "--data", digits_dir]
+    assert vdm(*words, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["steps"] == 3 and result["num_images"] == 12 and result["gross_bpd"] > result["net_bpd"]
+    assert {name.split(",")[0] for name in result["other_bpd"]} == {"PNG", "WebP lossless", "JPEG XL lossless"}
+    # The parts are of one account.
+    assert result["difference_bpd"] == pytest.approx(result["without_chance_bpd"] - result["bound_bpd"], abs=1e-9)
+    assert (run / "codec" / "6-timesteps=3-images=12.json").exists()
