@@ -1,7 +1,7 @@
 """The job `vdm sample-quality`: samples of a checkpoint against images of the data, as a JSON report and a picture."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,11 +14,13 @@ from pipelines.quality.picture import write_picture
 from pipelines.sampling.given import check_split
 from pipelines.sampling.results import SampleQualityResult
 from pipelines.sampling.setting import Request, Setting, setting
+from pipelines.sampling.told import Told
 from vdm_lib import quality, sampling
 from vdm_lib.data import Split, load_split
-from vdm_lib.errors import ConfigError
+from vdm_lib.errors import ConfigError, DataError
 from vdm_lib.records import write_atomically
 from vdm_lib.solvers import Chain
+from vdm_lib.types import Labels
 
 _PAIRS_IN_PICTURE = 12
 _LEAST_SAMPLES = 10
@@ -35,8 +37,9 @@ def run(request: Request, data: str, *, num: int = 500, features: str | None = N
 
     Raises:
       CheckpointError: no such checkpoint.
-      ConfigError: fewer than 10 samples, a place where no report can be written, or no feature network.
-      DataError: other images than the model's.
+      ConfigError: fewer than 10 samples, a class that the model does not have, guidance that it cannot give, a place
+        where no report can be written, or no feature network.
+      DataError: other images than the model's, or too few test images of the class.
       MachineError: so many samples at once do not fit the memory, or no scikit-learn.
       OSError: the report cannot be written.
     """
@@ -47,12 +50,17 @@ def run(request: Request, data: str, *, num: int = 500, features: str | None = N
         train, test = (load_split(data, split) for split in ("train", "test"))
         for split in (train, test):
             check_split(split, here.model.data, data)
-        samples = _draw(here, num)
+        if isinstance(request.told, int):
+            # Samples of one class are set against test images of that class.
+            test = _only(test, request.told, data)
+        classes = here.labels(num)
+        samples = _draw(here, num, classes)
+    told = None if classes is None else np.asarray(classes, np.int64)
     picture = f"{request.out[: -len('.json')]}.png"
     measured = _against_train(samples, train, test, picture)
     labels = np.concatenate([train.labels, test.labels])
     if labels.min() < labels.max():
-        measured |= _by_classifiers(samples, train, test)
+        measured |= _by_classifiers(samples, train, test, told)
     if network is not None:
         measured |= _by_features(network, samples, test, request.seed)
     report = {
@@ -61,11 +69,12 @@ def run(request: Request, data: str, *, num: int = 500, features: str | None = N
             "samples": num,
             "steps": here.num_steps,
             "sampler": asdict(here.sampler),
+            "class": _class(request.told, told),
             "seed": request.seed,
             "checkpoint_step": here.step,
             "train_images": len(train.images),
             "train_fingerprint": train.fingerprint,
-            "reference_split": "test",
+            "reference_split": "test" if not isinstance(request.told, int) else f"test, class {request.told}",
             "reference_images": len(test.images),
             "reference_fingerprint": test.fingerprint,
         }
@@ -83,9 +92,25 @@ def run(request: Request, data: str, *, num: int = 500, features: str | None = N
     )
 
 
-def _draw(here: Setting, num: int) -> np.ndarray:
+def _class(wanted: Told, told: np.ndarray | None) -> int | str:
+    if told is None:
+        return "none"
+    return wanted if isinstance(wanted, int) else "all"
+
+
+def _only(split: Split, label: int, data: str) -> Split:
+    mine = split.labels == label
+    if mine.sum() < _LEAST_SAMPLES:
+        raise DataError(
+            f"{data} has {mine.sum()} {split.name} images of class {label}: to set samples against, it takes "
+            f"{_LEAST_SAMPLES}"
+        )
+    return replace(split, images=split.images[mine], labels=split.labels[mine])
+
+
+def _draw(here: Setting, num: int, classes: Labels | None) -> np.ndarray:
     def body(params: Any, chain: Chain, i: Any) -> Chain:
-        return sampling.advance(here.model, params, here.sampler, chain, key_steps, i, here.num_steps)
+        return sampling.advance(here.model, params, here.sampler, chain, key_steps, i, here.num_steps, classes)
 
     z_1, key_steps = sampling.start(here.model, here.key, num)
     z_0 = here.loop(body, here.params, sampling.begin(z_1), here.num_steps).z
@@ -118,14 +143,19 @@ def _against_train(samples: np.ndarray, train: Split, test: Split, picture: str)
     }
 
 
-def _by_classifiers(samples: np.ndarray, train: Split, test: Split) -> dict[str, quality.Measured]:
+def _by_classifiers(
+    samples: np.ndarray, train: Split, test: Split, told: np.ndarray | None
+) -> dict[str, quality.Measured]:
     classify = Classifiers(train)
-    of_test = classify(test.images)
-    return {
-        "two classifiers agree, samples": classify(samples).agreement,
+    of_samples, of_test = classify(samples), classify(test.images)
+    measured = {
+        "two classifiers agree, samples": of_samples.agreement,
         "two classifiers agree, test images": of_test.agreement,
         "accuracy of the classifier, test images": of_test.accuracy(test.labels),
     }
+    if told is not None:
+        measured["accuracy of the classifier, samples of the class that was told"] = of_samples.accuracy(told)
+    return measured
 
 
 def _by_features(network: FeatureNetwork, samples: np.ndarray, test: Split, seed: int) -> dict[str, quality.Measured]:

@@ -12,7 +12,7 @@ from vdm_lib.loops import Loop, on_device
 from vdm_lib.model import VDM
 from vdm_lib.sampler import Sampler
 from vdm_lib.solvers import Chain
-from vdm_lib.types import Key, Latents, Params
+from vdm_lib.types import Key, Labels, Latents, Params
 
 
 class Film(NamedTuple):
@@ -51,12 +51,13 @@ def film(
     num_steps: int,
     num_frames: int,
     loop: Loop = on_device,
+    labels: Labels | None = None,
 ) -> Film:
-    """Return the sampling from z_1 at the steps that `moments` names."""
+    """Return the sampling from z_1 at the steps that `moments` names; labels are the class of each image."""
     shown = jnp.asarray(moments(num_steps, num_frames))
 
     def body(params: Params, state: _State, i: jax.Array) -> _State:
-        chain = sampling.advance(model, params, sampler, state.chain, key_steps, i, num_steps)
+        chain = sampling.advance(model, params, sampler, state.chain, key_steps, i, num_steps, labels)
         return _State(chain, keep(state.z, state.chain.z, shown, i), keep(state.x_hat, chain.x_hat, shown, i))
 
     empty = jnp.zeros((len(shown), *z_1.shape))

@@ -20,7 +20,7 @@ from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
 from vdm_lib.sampler import Sampler
 from vdm_lib.solvers import Chain
-from vdm_lib.types import Key, Latents, Levels, Params, Scalar
+from vdm_lib.types import Key, Labels, Latents, Levels, Params, Scalar
 
 
 def inpaint(
@@ -33,6 +33,7 @@ def inpaint(
     times_each: int = 5,
     sampler: Sampler | None = None,
     loop: Loop = on_device,
+    labels: Labels | None = None,
 ) -> UInt8[Array, "b h w c"]:
     """Return the images with their unknown pixels drawn; the known ones are as they were.
 
@@ -44,8 +45,9 @@ def inpaint(
       key: of all noise.
       num_steps: steps from noise to image.
       times_each: how often each step is made: the network is called num_steps * times_each times.
-      sampler: spacing and decoding; None takes the original's.
+      sampler: spacing, decoding and guidance; None takes the original's.
       loop: what carries it through the steps.
+      labels: class of each image, [b]; None tells none.
     """
     sampler = Sampler() if sampler is None else sampler
     num_levels, shape = model.data.num_levels, model.data.image_shape
@@ -61,7 +63,7 @@ def inpaint(
         i, repetition = k // times_each, k % times_each
         here = sampling.gammas(model, params, sampler.spacing, i, num_steps)
         key_step = jax.random.fold_in(key_drawn, repetition)
-        drawn = sampling.advance(model, params, sampler, chain, key_step, i, num_steps)
+        drawn = sampling.advance(model, params, sampler, chain, key_step, i, num_steps, labels)
         known = diffusion.alpha(here.s) * x + diffusion.sigma(here.s) * noise(key_known, k)
         z_s = jnp.where(mask, drawn.z, known)
         z = jnp.where(repetition < times_each - 1, _back(z_s, noise(key_back, k), here.s, here.t), z_s)

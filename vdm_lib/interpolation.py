@@ -16,7 +16,7 @@ from vdm_lib.loops import Loop, on_device
 from vdm_lib.model import VDM
 from vdm_lib.sampler import Sampler
 from vdm_lib.solvers import Chain
-from vdm_lib.types import Key, Latents, Levels, Params
+from vdm_lib.types import Key, Labels, Latents, Levels, Params
 
 _SMALLEST_SINE = 1e-4
 """Below it the arc is as good as straight."""
@@ -37,16 +37,24 @@ def slerp(a: Latents, b: Latents, weights: Float[Array, " k"]) -> Float[Array, "
 
 
 def noise_of(
-    model: VDM, params: Params, sampler: Sampler, images: Levels, num_steps: int, loop: Loop = on_device
+    model: VDM,
+    params: Params,
+    sampler: Sampler,
+    images: Levels,
+    num_steps: int,
+    loop: Loop = on_device,
+    labels: Labels | None = None,
 ) -> Latents:
     """Return the z_1 from which the flow makes the images; it starts at z_0 = alpha_0 x, the middles of their bins.
 
+    Labels are the class of each image, whose flow it is.
+
     Raises:
-      ConfigError: the ancestral sampler, which no flow is.
+      ConfigError: a sampler that draws noise on its way, which no flow does.
     """
 
     def body(params: Params, chain: Chain, i: jax.Array) -> Chain:
-        return sampling.retreat(model, params, sampler, chain, i, num_steps)
+        return sampling.retreat(model, params, sampler, chain, i, num_steps, labels)
 
     gamma_0 = model.gamma(params, jnp.asarray(0.0))
     z_0 = diffusion.alpha(gamma_0) * encode(images, model.data.num_levels)
@@ -63,11 +71,26 @@ def interpolate(
     key_steps: Key,
     num_steps: int,
     loop: Loop = on_device,
+    labels: Labels | None = None,
 ) -> UInt8[Array, "b k h w c"]:
-    """Return the images on the arc from each noise a to its b; key_steps is of drawn levels, if they are drawn."""
+    """Return the images on the arc from each noise a to its b.
+
+    Args:
+      model: of the images.
+      params: of the network.
+      sampler: `ddim` or `dpm`.
+      a: noise at weight 0, [b, h, w, c].
+      b: noise at weight 1.
+      weights: the points on the arc.
+      key_steps: of drawn levels, if they are drawn.
+      num_steps: steps from noise to image.
+      loop: what carries it through the steps.
+      labels: one class for each arc, [b]; None tells none.
+    """
+    told = None if labels is None else jnp.repeat(labels, len(weights))
 
     def body(params: Params, chain: Chain, i: jax.Array) -> Chain:
-        return sampling.advance(model, params, sampler, chain, key_steps, i, num_steps)
+        return sampling.advance(model, params, sampler, chain, key_steps, i, num_steps, told)
 
     arcs = slerp(a, b, weights)
     z_0 = loop(body, params, sampling.begin(arcs.reshape(-1, *a.shape[1:])), num_steps).z

@@ -25,7 +25,7 @@ from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
 from vdm_lib.sampler import Spacing
 from vdm_lib.solvers import estimate_image
-from vdm_lib.types import Key, Latents, Levels, Params, PerImage
+from vdm_lib.types import Key, Labels, Latents, Levels, Params, PerImage
 
 
 class Decoding(NamedTuple):
@@ -57,8 +57,12 @@ def progressive(
     num_frames: int,
     spacing: Spacing = "time",
     loop: Loop = on_device,
+    labels: Labels | None = None,
 ) -> Decoding:
-    """Return the decoding of images in num_steps steps, at those that `film.moments` names."""
+    """Return the decoding of images in num_steps steps, at those that `film.moments` names.
+
+    Labels are the class of each image, which the receiver is told beforehand: the bits are those of the image given it.
+    """
     num_levels, indices = model.data.num_levels, jnp.arange(images.shape[0])
     x = likelihood.encode(images, num_levels)
     key_1, key_steps = jax.random.split(key)
@@ -68,7 +72,7 @@ def progressive(
         here = sampling.gammas(model, params, spacing, i, num_steps)
         eps = (state.z - diffusion.alpha(here.t) * x) / diffusion.sigma(here.t)
         gamma_s, gamma_t = (jnp.broadcast_to(each, indices.shape) for each in (here.s, here.t))
-        eps_hat = model.eps_hat(params, state.z, gamma_t, jnp.zeros(indices.shape))
+        eps_hat = model.eps_hat(params, state.z, gamma_t, jnp.zeros(indices.shape), labels=labels)
         noise = image_normals(jax.random.fold_in(key_steps, i), indices, x.shape[1:])
         return _State(
             diffusion.p_sample(state.z, eps, noise, here.s, here.t),

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from vdm_lib.errors import ConfigError
 
-Solver = Literal["ancestral", "ddim", "dpm"]
+Solver = Literal["ancestral", "ddim", "dpm", "dpm_sde"]
 Spacing = Literal["time", "log_snr"]
 Decoding = Literal["argmax", "categorical"]
 
@@ -16,7 +16,7 @@ class Sampler:
     """How noise becomes images."""
 
     solver: Solver = "ancestral"
-    """Formulas (1) to (3) of `solvers`."""
+    """Formulas (1) to (4) of `solvers`."""
     spacing: Spacing = "time"
     """What the steps divide evenly: the time t, or log SNR. For a schedule that is linear in t both are the same."""
     decoding: Decoding = "argmax"
@@ -31,6 +31,9 @@ class Sampler:
         if not math.isfinite(self.guidance):
             raise ConfigError(f"guidance must be a finite number, got {self.guidance}")
 
+
+FLOWS: tuple[Solver, ...] = ("ddim", "dpm")
+"""Solvers that draw nothing but where they start, so that they lead back as well."""
 
 ANCESTRAL = Sampler()
 """The original's."""

@@ -6,6 +6,8 @@ devices. With class-free guidance (Ho and Salimans, arXiv 2207.12598, Eq. 6) of 
     (1)  (1 + w) eps_hat(z_t, class) - w eps_hat(z_t, none)
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt8
@@ -15,7 +17,7 @@ from vdm_lib.errors import ConfigError
 from vdm_lib.labels import no_labels
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.sampler import ANCESTRAL, Sampler, Spacing
+from vdm_lib.sampler import ANCESTRAL, FLOWS, Sampler, Spacing
 from vdm_lib.solvers import Chain, Gammas
 from vdm_lib.types import Key, Labels, Latents, Params, Scalar
 
@@ -66,10 +68,10 @@ def advance(
     """
     here = gammas(model, params, sampler.spacing, i, num_steps)
     eps_hat = _eps_hat(model, params, chain.z, here.t, labels, sampler.guidance)
-    if sampler.solver == "ancestral":
-        noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
-        return solvers.ancestral(chain, eps_hat, here, noise)
-    return (solvers.ddim if sampler.solver == "ddim" else solvers.dpm)(chain, eps_hat, here)
+    if sampler.solver in FLOWS:
+        return _flow(sampler)(chain, eps_hat, here)
+    noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
+    return (solvers.ancestral if sampler.solver == "ancestral" else solvers.dpm_sde)(chain, eps_hat, here, noise)
 
 
 def retreat(
@@ -84,14 +86,18 @@ def retreat(
     """Return the chain after step i of num_steps the other way, from z_0 to the noise z_1 that a flow makes it from.
 
     Raises:
-      ConfigError: the ancestral sampler, which no flow is.
+      ConfigError: a sampler that draws noise on its way, which no flow does.
     """
-    if sampler.solver == "ancestral":
+    if sampler.solver not in FLOWS:
         raise ConfigError("only ddim and dpm can be followed back to the noise: take one of them as the solver")
     steps_done = (i + 1, i, jnp.maximum(jnp.asarray(i) - 1, 0))
     here = Gammas(*(gamma_at(model, params, sampler.spacing, done / num_steps) for done in steps_done))
     eps_hat = _eps_hat(model, params, chain.z, here.t, labels, sampler.guidance)
-    return (solvers.ddim if sampler.solver == "ddim" else solvers.dpm)(chain, eps_hat, here)
+    return _flow(sampler)(chain, eps_hat, here)
+
+
+def _flow(sampler: Sampler) -> Callable[[Chain, Latents, Gammas], Chain]:
+    return solvers.ddim if sampler.solver == "ddim" else solvers.dpm
 
 
 def gammas(model: VDM, params: Params, spacing: Spacing, i: int | jax.Array, num_steps: int | jax.Array) -> Gammas:

@@ -8,10 +8,13 @@ of the image x_hat = (z_t - sigma_t eps_hat) / alpha_t:
                     DDIM without noise (Song et al., arXiv 2010.02502)
     (3)  dpm        (2) with x_hat + (x_hat - x_hat of the step before) / (2 r), r = h of the step before / h
                     DPM-Solver++ 2M (Lu et al., arXiv 2211.01095, Algorithm 2)
+    (4)  dpm_sde    (1) with the image of (3), and the noise that belongs to it
+                    SDE-DPM-Solver++ 2M (the same, Section 4.4)
 
 (2) and (3) solve the ordinary differential equation that has the distributions of the diffusion: all their randomness
 is in where they start. Their errors fall with the first and the second power of h, and they hold for h < 0 too, which
-leads from an image to its noise. A step calls the network once.
+leads from an image to its noise. (1) and (4) solve the stochastic one; the errors of what they draw, as a distribution,
+fall with the first and the second power. A step calls the network once.
 """
 
 from typing import NamedTuple
@@ -61,10 +64,23 @@ def ddim(chain: Chain, eps_hat: Latents, gammas: Gammas) -> Chain:
 def dpm(chain: Chain, eps_hat: Latents, gammas: Gammas) -> Chain:
     """Return the chain after one step of second order, Eq. (3); the first step of a chain is of first order."""
     x_hat = estimate_image(chain.z, eps_hat, gammas.t)
+    return Chain(_towards(_extrapolated(chain, x_hat, gammas), chain.z, gammas), x_hat)
+
+
+def dpm_sde(chain: Chain, eps_hat: Latents, gammas: Gammas, noise: Latents) -> Chain:
+    """Return the chain after one step of second order given standard normal noise, Eq. (4); the first is Eq. (1)."""
+    x_hat = estimate_image(chain.z, eps_hat, gammas.t)
+    image = _extrapolated(chain, x_hat, gammas)
+    eps = (chain.z - diffusion.alpha(gammas.t) * image) / diffusion.sigma(gammas.t)
+    return Chain(diffusion.p_sample(chain.z, eps, noise, gammas.s, gammas.t), x_hat)
+
+
+def _extrapolated(chain: Chain, x_hat: Latents, gammas: Gammas) -> Latents:
+    """Return the image half a step on, by the change since the step before; x_hat itself at the first step."""
     length, before = gammas.t - gammas.s, gammas.before - gammas.t
     has_before = before != 0
     slope = jnp.where(has_before, 0.5 * length / jnp.where(has_before, before, 1.0), 0.0)
-    return Chain(_towards(x_hat + slope * (x_hat - chain.x_hat), chain.z, gammas), x_hat)
+    return x_hat + slope * (x_hat - chain.x_hat)
 
 
 def _towards(image: Latents, z_t: Latents, gammas: Gammas) -> Latents:

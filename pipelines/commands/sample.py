@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, get_args
 
-from pipelines.commands.words import Subcommands, add, job, path
+from pipelines.commands.words import Subcommands, add, class_word, job, path
 from vdm_lib.errors import ConfigError
 from vdm_lib.sampler import Decoding, Sampler, Solver, Spacing
 
@@ -29,15 +29,16 @@ def add_to(commands: Subcommands) -> None:
     sample.add_argument("--num", type=int, help="number of images (default 64 in a grid, else 8)")
     sample.add_argument("--steps", type=int, default=250, help="steps of the sampler (default 250)")
     sample.add_argument("--solver", choices=get_args(Solver),
-                        help="ancestral draws noise at each step, as the original; ddim and dpm do not, and need fewer "
-                             "steps (default ancestral, dpm with --interpolate)")  # fmt: skip
+                        help="ancestral, the original's, and dpm_sde draw noise at each step, ddim and dpm only at the "
+                             "start; both dpm need fewer steps (default ancestral, --interpolate: dpm)")  # fmt: skip
     sample.add_argument("--spacing", choices=get_args(Spacing), default="time",
                         help="what the steps divide evenly (default time)")  # fmt: skip
     sample.add_argument("--decoding", choices=get_args(Decoding), default="argmax",
                         help="the likeliest level of each pixel, or a draw (default argmax)")  # fmt: skip
-    sample.add_argument("--class", dest="label", type=_class, metavar="K|all",
-                        help="of a class-conditional model: images of class K, or of all in turn, a column each "
-                             "(default: no class is told; all, if the model never went without)")  # fmt: skip
+    sample.add_argument("--class", dest="told", type=class_word, metavar="K|all|data",
+                        help="of a class-conditional model: images of class K, of all in turn (in a grid a column "
+                             "each), or of --data each one's own (default: no class is told; if the model never went "
+                             "without, all, or data)")  # fmt: skip
     sample.add_argument("--guidance", type=float, metavar="W",
                         help="class-free guidance, (1 + W) eps(class) - W eps(none); two calls of the network a step "
                              "(default 0)")  # fmt: skip
@@ -84,23 +85,28 @@ def run(args: argparse.Namespace) -> Any:
     if kind == "progressive" and (args.solver or args.decoding != "argmax"):
         raise ConfigError("--progressive decodes given images and samples none: leave out --solver and --decoding")
     solver = args.solver or ("dpm" if kind == "interpolate" else "ancestral")
-    if kind != "grid" and (args.label is not None or args.guidance is not None):
-        raise ConfigError(f"--class and --guidance are for the grid: leave them out with --{kind}")
+    if kind == "progressive" and args.guidance is not None:
+        raise ConfigError(
+            "--progressive counts the bits of the model, and no model is what guidance draws: leave it out"
+        )
+    if args.told == "data" and args.data is None:
+        raise ConfigError("--class data is each image's own of --data: name the directory, or say a class or all")
     guidance = args.guidance or 0.0
     sampler = Sampler(solver=solver, spacing=args.spacing, decoding=args.decoding, guidance=guidance)
     if kind == "grid":
         num = 64 if args.num is None else args.num
         return job("sample")(
             args.workdir, args.out, num=num, steps=args.steps, seed=args.seed, step=args.step, sampler=sampler,
-            label=args.label,
+            label=args.told,
         )  # fmt: skip
     return _picture(args, kind, sampler)
 
 
 def _picture(args: argparse.Namespace, kind: str, sampler: Sampler) -> Any:
     request = job("sampling.setting", "Request")(
-        workdir=args.workdir, out=args.out, num_steps=args.steps, seed=args.seed, step=args.step, sampler=sampler
-    )
+        workdir=args.workdir, out=args.out, num_steps=args.steps, seed=args.seed, step=args.step, sampler=sampler,
+        told=args.told,
+    )  # fmt: skip
     given = None
     if args.data is not None:
         given = job("sampling.given", "Given")(args.data, args.split or "test", tuple(args.images or ()))
@@ -119,9 +125,3 @@ def _picture(args: argparse.Namespace, kind: str, sampler: Sampler) -> Any:
     if kind in ("inpaint", "progressive"):
         options["given"] = given
     return job(f"sampling.{module}")(request, **{name: x for name, x in options.items() if x is not None})
-
-
-def _class(word: str) -> int | str:
-    if word != "all" and not word.isdecimal():
-        raise argparse.ArgumentTypeError(f"a class is a number from 0 on, or all, got {word!r}")
-    return word if word == "all" else int(word)

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any, get_args
 
-from pipelines.commands.words import Subcommands, add, job, path
+from pipelines.commands.words import Subcommands, add, class_word, job, path
 from vdm_lib.sampler import Sampler, Solver
 
 
@@ -16,6 +16,10 @@ def add_to(commands: Subcommands) -> None:
     command.add_argument("--num", type=int, default=500, help="number of samples (default 500)")
     command.add_argument("--steps", type=int, default=250, help="steps of the sampler (default 250)")
     command.add_argument("--solver", choices=get_args(Solver), default="ancestral", help="as in vdm sample")
+    command.add_argument("--class", dest="told", type=class_word, metavar="K|all",
+                         help="of a class-conditional model: samples of class K, or of all in turn (default: no class "
+                              "is told; all, if the model never went without)")  # fmt: skip
+    command.add_argument("--guidance", type=float, default=0.0, metavar="W", help="as in vdm sample (default 0)")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same samples (default 0)")
     command.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
     command.add_argument("--features", type=path, metavar="FILE.jaxexport",
@@ -34,7 +38,8 @@ def run(args: argparse.Namespace) -> Any:
         num_steps=args.steps,
         seed=args.seed,
         step=args.step,
-        sampler=Sampler(args.solver),
+        sampler=Sampler(args.solver, guidance=args.guidance),
+        told=args.told,
         command="vdm sample-quality",
     )
     return job("sample_quality")(request, args.data, num=args.num, features=args.features)

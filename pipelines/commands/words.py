@@ -47,6 +47,13 @@ def path(text: str) -> str:
     return text
 
 
+def class_word(word: str) -> int | str:
+    """Return the class that a word names, or the words `all` and `data`."""
+    if word not in ("all", "data") and not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"a class is a number from 0 on, all or data, got {word!r}")
+    return word if word in ("all", "data") else int(word)
+
+
 def config_words(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """Return the config's name, if the first word is one, and the key=value words after it."""
     if words and "=" not in words[0]:

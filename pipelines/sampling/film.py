@@ -9,6 +9,7 @@ from etils import epath
 from pipelines.sampling.results import SampleResult
 from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
+from pipelines.sampling.told import names
 from vdm_lib import sampling
 from vdm_lib.film import film, moments
 from vdm_lib.images import grid, write_gif
@@ -39,7 +40,8 @@ def run(request: Request, *, num: int = 8, frames: int | None = None, shown: Sho
     frames = (_FRAMES_OF_GIF if animated else _FRAMES_OF_STRIP) if frames is None else frames
     with setting(request, (".png", ".gif"), num=num, frames=frames) as here:
         z_1, key_steps = sampling.start(here.model, here.key, num)
-        made = film(here.model, here.params, here.sampler, z_1, key_steps, here.num_steps, frames, here.loop)
+        labels = here.labels(num)
+        made = film(here.model, here.params, here.sampler, z_1, key_steps, here.num_steps, frames, here.loop, labels)
         images = sampling.levels(here.model, here.params, made.z_0, here.sampler, key_steps)
         ways = {"x": (made.x_hat,), "z": (made.z,), "both": (made.z, made.x_hat)}[shown]
         # [way, frame, image, ...]; the last frame is the image itself.
@@ -70,6 +72,7 @@ def run(request: Request, *, num: int = 8, frames: int | None = None, shown: Sho
             columns=[*map(str, moments(here.num_steps, frames)), "end"],
             title=f"{what}; {here.num_steps:,} steps of {here.sampler.solver}",
             below="steps before",
+            names=[name if k == 0 else "" for name in names(labels) for k in range(len(ways))],
         )
     return SampleResult(picture=request.out, num_images=num, num_steps=here.num_steps, step=here.step)
 

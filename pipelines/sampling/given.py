@@ -3,10 +3,11 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Integer, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from vdm_lib.config import DataConfig
@@ -24,8 +25,15 @@ class Given:
     """Numbers from 0 on; empty takes the first ones."""
 
 
-def read_images(given: Given, like: DataConfig, num: int) -> UInt8[np.ndarray, "n h w c"]:
-    """Return the images that are named, or the first `num`.
+class Images(NamedTuple):
+    """Images of a data directory, and the label that each has there."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Integer[np.ndarray, " n"]
+
+
+def read_images(given: Given, like: DataConfig, num: int) -> Images:
+    """Return the images that are named, or the first `num`, with their labels.
 
     Raises:
       DataError: no data directory, or images that the model cannot take.
@@ -37,7 +45,8 @@ def read_images(given: Given, like: DataConfig, num: int) -> UInt8[np.ndarray, "
     for index in indices:
         if not 0 <= index < len(split.images):
             raise ConfigError(f"--images must lie in 0..{len(split.images) - 1}, the split {given.split}, got {index}")
-    return split.images[np.asarray(indices)]
+    which = np.asarray(indices)
+    return Images(split.images[which], split.labels[which])
 
 
 def check_split(split: Split, like: DataConfig, data: str) -> None:

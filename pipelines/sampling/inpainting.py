@@ -7,6 +7,7 @@ from pipelines.sampling.given import Given, read_images, read_mask
 from pipelines.sampling.results import SampleResult
 from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
+from pipelines.sampling.told import names, of_given
 from vdm_lib.errors import ConfigError
 from vdm_lib.inpainting import inpaint
 
@@ -34,14 +35,15 @@ def run(
     """
     if request.sampler.solver != "ancestral":
         raise ConfigError(
-            f"--inpaint draws noise at every step: leave out --solver {request.sampler.solver}, or take ancestral"
+            f"--inpaint goes by ancestral steps, which can be repeated: leave out --solver {request.sampler.solver}"
         )
     with setting(request, num=num, frames=draws, repeats=times_each) as here:
         unknown = read_mask(mask, here.model.data)
-        images = read_images(given, here.model.data, num)
+        images, own = read_images(given, here.model.data, num)
+        labels = of_given(here.model.model, request.told, own, here.sampler.guidance)
         filled = inpaint(
             here.model, here.params, jnp.asarray(images.repeat(draws, axis=0)), jnp.asarray(unknown), here.key,
-            here.num_steps, times_each, here.sampler, here.loop,
+            here.num_steps, times_each, here.sampler, here.loop, None if labels is None else labels.repeat(draws),
         )  # fmt: skip
         filled = np.asarray(filled).reshape(len(images), draws, *images.shape[1:])
     # What is not known is shown as middle grey.
@@ -53,6 +55,7 @@ def run(
         columns=["image", "known", *(f"draw {k + 1}" for k in range(draws))],
         title=f"{here.num_steps:,} ancestral steps, each made {times_each}x",
         below="",
+        names=names(labels),
     )
     return SampleResult(
         picture=request.out, num_images=filled.shape[0] * draws, num_steps=here.num_steps * times_each, step=here.step

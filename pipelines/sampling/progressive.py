@@ -7,6 +7,7 @@ from pipelines.sampling.given import Given, read_images
 from pipelines.sampling.results import SampleResult
 from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
+from pipelines.sampling.told import names, of_given
 from vdm_lib.likelihood import most_likely_levels, nats_to_bpd
 from vdm_lib.progressive import progressive
 
@@ -30,10 +31,11 @@ def run(request: Request, given: Given, *, num: int = 8, frames: int = 10) -> Sa
       OSError: the picture cannot be written.
     """
     with setting(request, num=num, frames=frames) as here:
-        images = read_images(given, here.model.data, num)
+        images, own = read_images(given, here.model.data, num)
+        labels = of_given(here.model.model, request.told, own)
         told = progressive(
             here.model, here.params, jnp.asarray(images), here.key, here.num_steps, frames, here.sampler.spacing,
-            here.loop,
+            here.loop, labels,
         )  # fmt: skip
         x_hat = told.x_hat.reshape(-1, *images.shape[1:])
         seen = np.asarray(most_likely_levels(x_hat, here.num_levels)).astype(np.uint8).reshape(told.x_hat.shape)
@@ -46,7 +48,8 @@ def run(request: Request, given: Given, *, num: int = 8, frames: int = 10) -> Sa
         here.num_levels,
         columns=[*(f"{bpd:.2f}" for bpd in spent), f"{total.mean():.2f}\nimage"],
         title=f"progressive decoding in {here.num_steps:,} steps",
-        below="bits per dimension until then, mean of these images",
+        below=f"bits per dimension until then{', given the class' if labels is not None else ''}, mean of these images",
+        names=names(labels),
     )
     measured = {"bpd of these images (one draw each)": float(total.mean())}
     if len(total) > 1:

@@ -12,12 +12,13 @@ from pipelines import run_dir
 from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
 from pipelines.place import check_picture
 from pipelines.progress import Progress
+from pipelines.sampling.told import Told, check_class, of_samples
 from vdm_lib.errors import ConfigError
 from vdm_lib.loops import Body
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
 from vdm_lib.sampler import ANCESTRAL, Sampler
-from vdm_lib.types import Key, Params
+from vdm_lib.types import Key, Labels, Params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class Request:
     step: int | None = None
     """Of the checkpoint; None takes the newest."""
     sampler: Sampler = ANCESTRAL
+    told: Told = None
+    """The class of the images, of a class-conditional model."""
     command: str = "vdm sample"
     """What the progress is told as."""
 
@@ -63,6 +66,10 @@ class Setting:
     def key(self) -> Key:
         """The key of all noise."""
         return jax.random.key(self.request.seed)
+
+    def labels(self, num: int) -> Labels | None:
+        """Return the class of each of `num` samples, None if none is told."""
+        return of_samples(self.model.model, self.request.told, num, self.sampler.guidance)
 
     def loop(self, body: Body, params: Params, state: Any, num_steps: int) -> Any:
         """Carry a state through all steps, as `vdm_lib.loops`: one program, called step by step.
@@ -99,7 +106,7 @@ def setting(request: Request, endings: tuple[str, ...] = (".png",), **numbers: i
     Raises:
       CheckpointError: no such checkpoint.
       ConfigError: a number that is too small or too large, a place where no picture can be written, points of the
-        plane, or a model that must be told a class.
+        plane, a class that the model does not have, or guidance that it cannot give.
       MachineError: so many images at once do not fit the memory.
     """
     for name, value, smallest in (("steps", request.num_steps, 1), ("seed", request.seed, 0)):
@@ -111,8 +118,7 @@ def setting(request: Request, endings: tuple[str, ...] = (".png",), **numbers: i
     config = run_dir.read_config(request.workdir)
     if config.data.image_shape == (1, 1, 2):
         raise ConfigError("points of the plane have the grid's picture only")
-    if config.model.num_classes and not config.model.label_dropout:
-        raise ConfigError("this picture tells no class, which the model never went without: model.label_dropout=0")
+    check_class(config.model, request.told, request.sampler.guidance)
     restored = restore_ema(request.workdir, config, request.step)
     with out_of_memory_explained(one_device(), lambda: _ADVICE):
         yield Setting(VDM.from_config(config), restored.params, restored.step, request)

@@ -23,6 +23,7 @@ def write_strip(
     columns: Sequence[str],
     title: str,
     below: str,
+    names: Sequence[str] = (),
 ) -> None:
     """Write r rows of k images.
 
@@ -33,6 +34,7 @@ def write_strip(
       columns: what stands below each column; may have several lines.
       title: above the picture.
       below: what the columns are.
+      names: what stands beside each row, if anything.
     """
     from matplotlib.figure import Figure
 
@@ -46,7 +48,7 @@ def write_strip(
     axes.imshow(canvas, interpolation="nearest")
     axes.set_title(title, fontsize=9)
     axes.set_xticks([0.5 + width / 2 + k * (width + 1) for k in range(across)], columns, fontsize=7)
-    axes.set_yticks([])
+    axes.set_yticks([0.5 + height / 2 + k * (height + 1) for k in range(len(names))], names, fontsize=7)
     axes.set_xlabel(below, fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

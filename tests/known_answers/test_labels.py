@@ -47,7 +47,7 @@ def latents(model, sampler, params, labels):
     return sampling.denoise(model, params, sampler, z_1, key_steps, STEPS, labels)
 
 
-@pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm"])
+@pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm", "dpm_sde"])
 @pytest.mark.parametrize("guidance", [-1.0, 0.0, 1.5])
 def test_guidance_is_in_closed_form(solver, guidance):
     """Guided normals of one variance are a normal whose mean is (1 + w) that of the class - w that of no class."""
@@ -60,7 +60,7 @@ def test_guidance_is_in_closed_form(solver, guidance):
         np.testing.assert_allclose(found[mine], expected[mine], atol=2e-5)
 
 
-@pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm"])
+@pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm", "dpm_sde"])
 def test_an_image_depends_on_its_own_class_alone(solver):
     params = {**PARAMS, "means": MEANS}
 

@@ -77,12 +77,18 @@ def test_the_loaded_model_takes_labels(run):
         (("--class", 10), "a class must lie in 0..9, got 10"),
         (("--guidance", 2), "give a class too"),
         (("--class", 1, "--guidance", "nan"), "guidance must be a finite number"),
-        (("--class", "seven"), "a class is a number from 0 on, or all, got 'seven'"),
+        (("--class", "seven"), "a class is a number from 0 on, all or data, got 'seven'"),
         (("--class", 1, "--steps", 0), "steps must lie in 1"),
-        (("--class", 1, "--film"), "--class and --guidance are for the grid: leave them out with --film"),
+        (("--class", "data"), "--class data is each image's own of --data: name the directory"),
+        (("--class", 10, "--film"), "a class must lie in 0..9, got 10"),
+        (("--guidance", 2, "--interpolate"), "give a class too"),
+        (("--class", 1, "--guidance", 1, "--progressive", "--data", "DATA"), "leave out --guidance"),
+        (("--class", "all", "--progressive", "--data", "DATA"), "--class all is for samples"),
+        (("--class", "data", "--interpolate", "--data", "DATA", "--images", 0, 1), "pair 0 is of "),
     ],
 )
-def test_a_sample_that_cannot_be_is_refused_in_one_line(run, words, message, tmp_path, capsys):
+def test_a_sample_that_cannot_be_is_refused_in_one_line(run, digits_dir, words, message, tmp_path, capsys):
+    words = [digits_dir if word == "DATA" else word for word in words]
     try:
         code = vdm("sample", "--workdir", run, "--out", tmp_path / "s.png", *words)
     except SystemExit as stopped:

@@ -119,10 +119,3 @@ def test_what_does_not_go_together_is_refused_in_one_line(
     assert error.count("\n") == 1
     assert message in error
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_model_that_always_had_a_class_is_not_drawn_without_one(tmp_path, capsys, monkeypatch):
-    config = configs.load("debug", {"model.num_classes": 10, "model.label_dropout": 0.0})
-    monkeypatch.setattr("pipelines.run_dir.read_config", lambda _: config)
-    assert sample(tmp_path / "run", tmp_path / "a.png", "--film") == 2
-    assert "model.label_dropout=0" in capsys.readouterr().err
