@@ -53,7 +53,7 @@ def run(
 
     Raises:
         CheckpointError: no such checkpoint, or a damaged one.
-        ConfigError: `out` is there already, a number below 1, or a class-conditional model.
+        ConfigError: `out` is there already, or a number below 1.
         DataError: `data` is not what the run was trained on.
         VdmError: the bundle cannot be written or is not verified; nothing is left behind.
     """
@@ -66,11 +66,6 @@ def run(
     with storage_errors(out):
         check_new_directory(out)
     config = read_config(workdir)
-    if config.model.num_classes:
-        raise ConfigError(
-            f"{workdir} holds a class-conditional model, and the programs of a bundle take no labels: "
-            "use the run itself, vdm_lib.load(RUN) or `vdm sample --class`"
-        )
     say(f"reading the checkpoint of {workdir}")
     restored = restore_ema(workdir, config, step)
     report = read_eval_report(workdir, restored.step)
@@ -97,7 +92,7 @@ def run(
         fingerprints=fingerprints,
         data_version=version,
         compute=training_compute(workdir, config, restored.step, flops),
-        samples=_samples(flops, num_samples, sample_steps),
+        samples=_samples(flops, num_samples, sample_steps, config.model.num_classes),
         differences={},
         tolerances={},
         has_saved_model=False,
@@ -137,7 +132,10 @@ def _data_version(restored: Restored, data: str | None) -> str | None:
     return f"{manifest.data_version} ({manifest.source})"
 
 
-def _samples(flops: float | None, num: int | None, steps: int | None) -> Samples:
+def _samples(flops: float | None, num: int | None, steps: int | None, num_classes: int) -> Samples:
+    if num is None and num_classes and num_classes < _NUM_SAMPLES:
+        # A column for each class, none shorter than another.
+        num = max(1, _samples(flops, None, steps, 0).num // num_classes) * num_classes
     if flops and jax.default_backend() == "cpu":
         affordable = max(1, int(_CPU_FLOP_OF_SAMPLES / flops))
         # A few images with enough steps say more than many with too few.

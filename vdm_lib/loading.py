@@ -70,7 +70,7 @@ class LoadedModel:
         _check("steps", steps, 1)
         z_1, key_data = functions.start(self._model, num, _seed(seed))
         labels = labels_to_draw(self.config.model, label, num, sampler.guidance)
-        return np.asarray(self._call("images", z_1, key_data, np.int32(steps), sampler, labels))
+        return np.asarray(self._call("images", z_1, key_data, np.int32(steps), labels, None, sampler))
 
     def bpd(
         self,

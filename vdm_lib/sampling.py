@@ -61,13 +61,15 @@ def advance(
     i: int | jax.Array,
     num_steps: int | jax.Array,
     labels: Labels | None = None,
+    guidance: Scalar | None = None,
 ) -> Chain:
     """Return the chain after step i of num_steps; i and num_steps may be traced, so that one program serves all.
 
-    Labels are the class of each image; without them a class-conditional model is told none.
+    Labels are the class of each image; without them a class-conditional model is told none. Guidance is a weight that
+    may be traced, in place of the sampler's.
     """
     here = gammas(model, params, sampler.spacing, i, num_steps)
-    eps_hat = _eps_hat(model, params, chain.z, here.t, labels, sampler.guidance)
+    eps_hat = _eps_hat(model, params, chain.z, here.t, labels, sampler.guidance if guidance is None else guidance)
     if sampler.solver in FLOWS:
         return _flow(sampler)(chain, eps_hat, here)
     noise = image_normals(jax.random.fold_in(key_steps, i), jnp.arange(chain.z.shape[0]), chain.z.shape[1:])
@@ -124,11 +126,12 @@ def denoise(
     key_steps: Key,
     num_steps: int | jax.Array,
     labels: Labels | None = None,
+    guidance: Scalar | None = None,
 ) -> Latents:
-    """Return z_0 after all steps, in one loop on the device; num_steps may be traced."""
+    """Return z_0 after all steps of `advance`, in one loop on the device; num_steps may be traced."""
 
     def body(i: jax.Array, chain: Chain) -> Chain:
-        return advance(model, params, sampler, chain, key_steps, i, num_steps, labels)
+        return advance(model, params, sampler, chain, key_steps, i, num_steps, labels, guidance)
 
     # Only the gradients of convolutions are slow inside a loop on CPU.
     return jax.lax.fori_loop(0, num_steps, body, begin(z_1)).z
@@ -182,14 +185,24 @@ def sample(
 
 
 def _eps_hat(
-    model: VDM, params: Params, z_t: Latents, gamma_t: Scalar, labels: Labels | None, guidance: float
+    model: VDM, params: Params, z_t: Latents, gamma_t: Scalar, labels: Labels | None, guidance: float | Scalar
 ) -> Latents:
     """Return the network's estimate; with guidance Eq. (1), both of its parts in one call."""
     batch = z_t.shape[0]
-    if labels is None or not guidance:
-        gammas = jnp.broadcast_to(gamma_t, (batch,))
-        return model.eps_hat(params, z_t, gammas, jnp.zeros(batch), labels=labels)
+
+    def alone() -> Latents:
+        return model.eps_hat(params, z_t, jnp.broadcast_to(gamma_t, (batch,)), jnp.zeros(batch), labels=labels)
+
+    if labels is None:
+        return alone()
     told = jnp.concatenate([labels, no_labels(model.model, batch)])
-    gammas = jnp.broadcast_to(gamma_t, (2 * batch,))
-    both = model.eps_hat(params, jnp.concatenate([z_t, z_t]), gammas, jnp.zeros(2 * batch), labels=told)
-    return (1.0 + guidance) * both[:batch] - guidance * both[batch:]
+
+    def guided() -> Latents:
+        gammas = jnp.broadcast_to(gamma_t, (2 * batch,))
+        both = model.eps_hat(params, jnp.concatenate([z_t, z_t]), gammas, jnp.zeros(2 * batch), labels=told)
+        return (1.0 + guidance) * both[:batch] - guidance * both[batch:]
+
+    if isinstance(guidance, jax.Array):
+        # A program that is given the weight evaluates the network once where it is 0.
+        return jax.lax.cond(guidance == 0.0, alone, guided)
+    return guided() if guidance else alone()

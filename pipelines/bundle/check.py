@@ -131,16 +131,17 @@ def check_jax(bundle: Path, check: dict[str, Any]) -> dict[str, float]:
     jax.config.update("jax_platforms", "cpu")
     name = "params.safetensors"
     calls = {
-        "eps.jaxexport": ("eps", ("z_t", "gamma_t", "conditioning"), "eps_hat"),
-        "bpd.jaxexport": ("bpd", ("images", "seed"), "bpd"),
-        "sampler.jaxexport": ("sample", ("z_1", "key_data", "num_steps"), "samples"),
+        "eps.jaxexport": ("eps", ("z_t", "gamma_t", "conditioning", "labels"), "eps_hat"),
+        "bpd.jaxexport": ("bpd", ("images", "seed", "labels"), "bpd"),
+        "sampler.jaxexport": ("sample", ("z_1", "key_data", "num_steps", "labels", "guidance"), "samples"),
     }
     differences = {}
     try:
         params = load_file(bundle / name)
         for name, (what, inputs, output) in calls.items():
             exported = jax.export.deserialize(bytearray((bundle / name).read_bytes()))
-            got = exported.call(params, *(check[key] for key in inputs))
+            # Labels and guidance are for class-conditional models.
+            got = exported.call(params, *(check[key] for key in inputs if key in check))
             differences[name] = compare(what, name, got, check[output])
     except BundleError:
         raise
@@ -159,13 +160,15 @@ def check_tensorflow(bundle: Path, check: dict[str, Any]) -> dict[str, float]:
         import tensorflow as tf
 
         signatures = tf.saved_model.load(str(bundle / "saved_model")).signatures
-        num = tf.constant(len(check["z_1"]), tf.int64)
+        labels = {"labels": tf.constant(check["labels"], tf.int64)} if "labels" in check else {}
+        which = dict(labels) or {"num": tf.constant(len(check["z_1"]), tf.int64)}
+        which |= {"guidance": tf.constant(check["guidance"])} if "guidance" in check else {}
         seed, steps = tf.constant(int(check["seed"]), tf.int64), tf.constant(int(check["num_steps"]), tf.int64)
         z, gamma, conditioning = (tf.constant(check[key]) for key in ("z_t", "gamma_t", "conditioning"))
         calls = {
-            "eps": ({"z": z, "gamma": gamma, "conditioning": conditioning}, "eps_hat", "eps_hat"),
-            "bpd": ({"images": tf.constant(check["images"]), "seed": seed}, "bpd", "bpd"),
-            "sample": ({"num": num, "seed": seed, "steps": steps}, "images", "samples"),
+            "eps": ({"z": z, "gamma": gamma, "conditioning": conditioning} | labels, "eps_hat", "eps_hat"),
+            "bpd": ({"images": tf.constant(check["images"]), "seed": seed} | labels, "bpd", "bpd"),
+            "sample": ({"seed": seed, "steps": steps} | which, "images", "samples"),
         }
         for what, (inputs, output, expected) in calls.items():
             name = f"saved_model, signature {what}"
@@ -186,6 +189,7 @@ def check_onnx(bundle: Path, check: dict[str, Any]) -> dict[str, float]:
 
         session = onnxruntime.InferenceSession(bundle / name, providers=["CPUExecutionProvider"])
         inputs = {"z": check["z_t"], "gamma": check["gamma_t"], "conditioning": check["conditioning"]}
+        inputs |= {"labels": check["labels"]} if "labels" in check else {}
         (got,) = session.run(["eps_hat"], inputs)
         return {name: compare("eps", name, got, check["eps_hat"])}
     except BundleError:

@@ -1,5 +1,7 @@
 """The network of a bundle as ONNX: eps_hat(z, gamma, conditioning), any batch size, standard operators only.
 
+Of a class-conditional model it also takes labels, int32 [b].
+
 `python -m pipelines.bundle.onnx_model BUNDLE` adds `model.onnx` to a bundle that has its parameters and config: a
 process of its own, because jax2onnx changes jax while it converts. The sampler and bpd are not in it: their random
 numbers are no operators of ONNX.
@@ -21,13 +23,14 @@ def write(path: Path, model: VDM, params: dict[str, Any]) -> None:
     """Write the file; jax2onnx must be installed."""
     from jax2onnx import to_onnx
 
-    def eps_hat(z: Any, gamma: Any, conditioning: Any) -> Any:
-        return functions.eps_hat(model, params, z, gamma, conditioning)
+    def eps_hat(z: Any, gamma: Any, conditioning: Any, labels: Any = None) -> Any:
+        return functions.eps_hat(model, params, z, gamma, conditioning, labels)
 
+    labels = [jax.ShapeDtypeStruct(spec.shape, spec.dtype) for spec in functions.told_specs(model, "b").labels]
     to_onnx(
         eps_hat,
-        inputs=[("b", *model.data.image_shape), ("b",), ("b",)],
-        input_names=["z", "gamma", "conditioning"],
+        inputs=[("b", *model.data.image_shape), ("b",), ("b",), *labels],
+        input_names=["z", "gamma", "conditioning", *(["labels"] if labels else [])],
         output_names=["eps_hat"],
         model_name="eps_hat",
         return_mode="file",

@@ -6,6 +6,12 @@
 
 num, seed and steps are int64 scalars. The parameters are variables, once for all signatures.
 
+Of a class-conditional model, with labels int64 [b] that must lie in 0..num_classes, where the last tells no class:
+
+    sample(labels, guidance, seed, steps), eps(z, gamma, conditioning, labels), bpd(images, seed, labels)
+
+guidance is a float32 scalar. A model that was never trained without labels takes none, and no label num_classes.
+
 `python -m pipelines.bundle.saved_model BUNDLE` adds it to a bundle that has its parameters and config: a process of
 its own, because TensorFlow takes memory, accelerators and the terminal for itself.
 """
@@ -40,21 +46,26 @@ def write(directory: Path, model: VDM, params: dict[str, Any]) -> None:
             native_serialization_platforms=PLATFORMS,
         )
 
-    def eps_hat(params: Any, z: Any, gamma: Any, conditioning: Any) -> Any:
-        return {"eps_hat": functions.eps_hat(model, params, z, gamma, conditioning)}
+    model_told = functions.told_specs(model, "b")
+    has_labels, has_guidance = bool(model_told.labels), bool(model_told.guidance)
 
-    def bpd(params: Any, images: Any, seed: Any) -> Any:
-        return {"bpd": functions.bpd(model, params, images, seed)}
+    def eps_hat(params: Any, z: Any, gamma: Any, conditioning: Any, labels: Any = None) -> Any:
+        return {"eps_hat": functions.eps_hat(model, params, z, gamma, conditioning, labels)}
 
-    def sample(params: Any, one_per_image: Any, seed: Any, steps: Any) -> Any:
+    def bpd(params: Any, images: Any, seed: Any, labels: Any = None) -> Any:
+        return {"bpd": functions.bpd(model, params, images, seed, labels)}
+
+    def sample(params: Any, one_per_image: Any, seed: Any, steps: Any, guidance: Any = None) -> Any:
         z_1, key_data = functions.start(model, one_per_image.shape[0], seed)
-        return {"images": functions.images(model, params, z_1, key_data, steps)}
+        labels = one_per_image if has_labels else None
+        return {"images": functions.images(model, params, z_1, key_data, steps, labels, guidance)}
 
+    per_image = ["(b,)"] if has_labels else []
     converted = {
-        "eps": convert(eps_hat, batch, "(b,)", "(b,)"),
-        "bpd": convert(bpd, batch, None),
+        "eps": convert(eps_hat, batch, "(b,)", "(b,)", *per_image),
+        "bpd": convert(bpd, batch, None, *per_image),
         # The number of images is a value for TensorFlow and a shape for XLA: an array of that length carries it.
-        "sample": convert(sample, "(b,)", None, None),
+        "sample": convert(sample, "(b,)", None, None, *([None] if has_guidance else [])),
     }
     module = tf.Module()
     module.params = {name: tf.Variable(value, name=name) for name, value in params.items()}
@@ -62,29 +73,47 @@ def write(directory: Path, model: VDM, params: dict[str, Any]) -> None:
     def spec(name: str, shape: Any = (), dtype: Any = tf.int64) -> Any:
         return tf.TensorSpec(shape, dtype, name=name)
 
+    def checked(labels: Any) -> Any:
+        most = model.model.num_classes - (0 if has_guidance else 1)
+        message = f"labels must lie in 0..{most}"
+        tf.debugging.assert_greater_equal(labels, tf.constant(0, tf.int64), message)
+        tf.debugging.assert_less_equal(labels, tf.constant(most, tf.int64), message)
+        return tf.cast(labels, tf.int32)
+
+    labels_spec = [spec("labels", (None,))] if has_labels else []
+
     @tf.function(
         autograph=False,
         input_signature=[
             spec("z", (None, *shape), tf.float32),
             spec("gamma", (None,), tf.float32),
             spec("conditioning", (None,), tf.float32),
+            *labels_spec,
         ],
     )
-    def tf_eps(z: Any, gamma: Any, conditioning: Any) -> Any:
-        return converted["eps"](dict(module.params), z, gamma, conditioning)
+    def tf_eps(z: Any, gamma: Any, conditioning: Any, *labels: Any) -> Any:
+        return converted["eps"](dict(module.params), z, gamma, conditioning, *map(checked, labels))
 
-    @tf.function(autograph=False, input_signature=[spec("images", (None, *shape), tf.uint8), spec("seed")])
-    def tf_bpd(images: Any, seed: Any) -> Any:
-        return converted["bpd"](dict(module.params), images, tf.cast(seed, tf.uint32))
+    @tf.function(
+        autograph=False, input_signature=[spec("images", (None, *shape), tf.uint8), spec("seed"), *labels_spec]
+    )
+    def tf_bpd(images: Any, seed: Any, *labels: Any) -> Any:
+        return converted["bpd"](dict(module.params), images, tf.cast(seed, tf.uint32), *map(checked, labels))
 
-    @tf.function(autograph=False, input_signature=[spec("num"), spec("seed"), spec("steps")])
-    def tf_sample(num: Any, seed: Any, steps: Any) -> Any:
-        one_per_image = tf.zeros(tf.stack([num]), tf.float32)
+    def tf_sample(which: Any, seed: Any, steps: Any, *guidance: Any) -> Any:
+        one_per_image = checked(which) if has_labels else tf.zeros(tf.stack([which]), tf.float32)
         return converted["sample"](
-            dict(module.params), one_per_image, tf.cast(seed, tf.uint32), tf.cast(steps, tf.int32)
+            dict(module.params), one_per_image, tf.cast(seed, tf.uint32), tf.cast(steps, tf.int32), *guidance
         )
 
-    signatures = {"eps": tf_eps, "bpd": tf_bpd, "sample": tf_sample}
+    which_spec = labels_spec or [spec("num")]
+    guidance_spec = [spec("guidance", (), tf.float32)] if has_guidance else []
+    sample_spec = [*which_spec, spec("seed"), spec("steps"), *guidance_spec]
+    signatures = {
+        "eps": tf_eps,
+        "bpd": tf_bpd,
+        "sample": tf.function(tf_sample, autograph=False, input_signature=sample_spec),
+    }
     # An accelerator would otherwise round the factors of every product to fewer bits.
     with jax.default_matmul_precision("float32"):
         tf.saved_model.save(module, str(directory), signatures=signatures)

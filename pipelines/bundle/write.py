@@ -24,6 +24,7 @@ from pipelines.progress import telling
 from vdm_lib.export import checks, functions, stablehlo
 from vdm_lib.export.card import CardFacts, card
 from vdm_lib.images import picture, write_png
+from vdm_lib.labels import labels_to_draw
 from vdm_lib.model import VDM
 
 NOT_MEASURED = {"bpd": None, "note": "not measured"}
@@ -140,15 +141,23 @@ def _write_files(
 def _sampler(facts: CardFacts, params: dict[str, Any]) -> Compiled:
     model, num = VDM.from_config(facts.config), facts.samples.num
     z_1, key_data = jax.eval_shape(lambda: functions.start(model, num, np.uint32(0)))
-    return functions.jitted(model).images.lower(params, z_1, key_data, np.int32(1)).compile()
+    told = functions.told_specs(model, num)
+    lowered = functions.jitted(model).images.lower(params, z_1, key_data, np.int32(1), *told.labels, *told.guidance)
+    return lowered.compile()
 
 
 def _write_samples(path: Path, model: VDM, params: dict[str, Any], facts: CardFacts) -> None:
     samples = facts.samples
     with jax.default_matmul_precision("float32"):
         z_1, key_data = functions.start(model, samples.num, np.uint32(samples.seed))
-        images = functions.jitted(model).images(params, z_1, key_data, np.int32(samples.steps))
-    write_png(str(path), picture(np.asarray(images), facts.config.data.num_levels))
+        told: list[Any] = []
+        if facts.config.model.num_classes:
+            # All classes in turn, a column each.
+            told.append(labels_to_draw(facts.config.model, "all", samples.num, 0.0))
+            told += [np.float32(0.0)] if functions.told_specs(model, samples.num).guidance else []
+        images = functions.jitted(model).images(params, z_1, key_data, np.int32(samples.steps), *told)
+    columns = facts.config.model.num_classes or None
+    write_png(str(path), picture(np.asarray(images), facts.config.data.num_levels, columns))
 
 
 def _json(value: dict[str, Any]) -> bytes:

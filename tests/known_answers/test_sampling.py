@@ -58,7 +58,7 @@ def test_the_error_of_the_variance_falls_with_the_stated_order(solver, order):
     """
     step = solvers.ancestral if solver == "ancestral" else solvers.dpm_sde
     variance_of_data, counts, errors = 0.1, np.array([40, 80, 160]), []
-    unit = np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1, 1)
+    unit = jnp.eye(3).reshape(3, 3, 1, 1, 1)
 
     def gain(gamma):
         """Return d x_hat / d z of normal data without a mean."""

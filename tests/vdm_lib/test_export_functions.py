@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,18 +10,25 @@ from vdm_lib.export import functions, stablehlo
 from vdm_lib.export.functions import flatten_params, unflatten_params
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM
+from vdm_lib.sampler import Sampler
 
-MODEL = VDM(DataConfig(name="toy", image_shape=(4, 4, 1), num_levels=17), ModelConfig(n_embd=64, n_layer=1))
+DATA, NETWORK = DataConfig(name="toy", image_shape=(4, 4, 1), num_levels=17), ModelConfig(n_embd=64, n_layer=1)
+MODEL = VDM(DATA, NETWORK)
+OF_CLASSES = VDM(DATA, replace(NETWORK, num_classes=3, label_dropout=0.1))
 JITTED = functions.jitted(MODEL)
+
+
+def parameters(model):
+    # A fresh network's last layers are zero: it would return z_t whatever the rest of it does.
+    leaves, tree = jax.tree.flatten(flatten_params(jax.jit(model.init)(jax.random.key(0))))
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [x + 0.03 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
 
 
 @pytest.fixture(scope="module")
 def flat():
-    # A fresh network's last layers are zero: it would return z_t whatever the rest of it does.
-    leaves, tree = jax.tree.flatten(flatten_params(jax.jit(MODEL.init)(jax.random.key(0))))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [x + 0.03 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    return parameters(MODEL)
 
 
 def test_flat_parameters_become_nested_and_flat_again(flat):
@@ -59,3 +68,37 @@ def test_an_image_is_the_same_in_a_batch_of_any_size_and_one_file_serves_all(fla
     np.testing.assert_array_equal(drawn[2], drawn[3][:2])
     other = functions.start(MODEL, 2, np.uint32(6))
     assert np.any(np.asarray(sampler(flat, *other, np.int32(4))) != drawn[2])
+
+
+def test_the_files_of_a_class_conditional_model_take_labels_and_a_weight():
+    flat = parameters(OF_CLASSES)
+    files = stablehlo.serialise(OF_CLASSES, flat)
+    eps, bpd, sampler = (
+        jax.export.deserialize(bytearray(files[f"{name}.jaxexport"])).call for name in ("eps", "bpd", "sampler")
+    )
+    z_1, key_data = functions.start(OF_CLASSES, 4, np.uint32(5))
+    labels = np.array([0, 1, 2, 3], np.int32)
+    jitted = functions.jitted(OF_CLASSES)
+    drawn = {}
+    for weight in (0.0, 2.0):
+        drawn[weight] = np.asarray(sampler(flat, z_1, key_data, np.int32(3), labels, np.float32(weight)))
+        direct = jitted.images(flat, z_1, key_data, np.int32(3), labels, sampler=Sampler(guidance=weight))
+        # Compiled otherwise, a pixel between two levels may fall to the other side.
+        assert np.mean(drawn[weight] != direct) <= 0.05
+    # Guidance pulls at all but the image of no class.
+    changed = np.any(drawn[0.0] != drawn[2.0], axis=(1, 2, 3))
+    assert changed.tolist() == [True, True, True, False]
+    zeros = np.zeros(4, np.float32)
+    np.testing.assert_allclose(
+        eps(flat, z_1, zeros, zeros, labels), jitted.eps_hat(flat, z_1, zeros, zeros, labels), atol=1e-4
+    )
+    # What is no class is not taken for one.
+    assert np.isnan(eps(flat, z_1, zeros, zeros, labels + 1)).any(axis=(1, 2, 3)).tolist() == [False] * 3 + [True]
+    given, other = (np.asarray(bpd(flat, drawn[0.0], np.uint32(0), (labels + k) % 4)) for k in (0, 1))
+    assert np.all(given != other)
+
+
+def test_a_model_that_was_always_told_a_class_takes_no_weight():
+    always = VDM(DATA, replace(OF_CLASSES.model, label_dropout=0.0))
+    specs = [functions.told_specs(model, 4) for model in (MODEL, OF_CLASSES, always)]
+    assert [(len(each.labels), len(each.guidance)) for each in specs] == [(0, 0), (1, 1), (1, 0)]

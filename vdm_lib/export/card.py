@@ -10,6 +10,7 @@ from vdm_lib.report import BpdReport, digits_of, with_error
 
 LICENSE = "apache-2.0"
 UNKNOWN = "not recorded"
+_UNCONDITIONAL = "unconditional-image-generation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +66,12 @@ def card(facts: CardFacts) -> str:
 
 def _front_matter(facts: CardFacts) -> dict[str, Any]:
     data, report = facts.config.data, facts.report
-    front: dict[str, Any] = {
-        "license": LICENSE,
-        "library_name": "jax",
-        "pipeline_tag": "unconditional-image-generation",
-        "tags": ["diffusion", "variational-diffusion-model", "likelihood", "density-estimation", data.name],
-        "datasets": [data.name],
-    }
+    classes = facts.config.model.num_classes
+    front: dict[str, Any] = {"license": LICENSE, "library_name": "jax"}
+    tags = ["diffusion", "variational-diffusion-model", "likelihood", "density-estimation", data.name]
+    # The hub has no task for images of a class.
+    front |= {} if classes else {"pipeline_tag": _UNCONDITIONAL}
+    front |= {"tags": [*tags, "class-conditional"] if classes else tags, "datasets": [data.name]}
     if report is not None:
         digits = digits_of(report.bpd_stderr)
         metric = {
@@ -86,7 +86,10 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
             "value": round(report.bpd_stderr, digits),
         }
         dataset = {"type": data.name, "name": data.name, "split": report.split, "revision": report.data_fingerprint}
-        task = {"type": "unconditional-image-generation", "name": "density estimation"}
+        task = {
+            "type": "class-conditional-image-generation" if classes else _UNCONDITIONAL,
+            "name": "density estimation",
+        }
         results = [{"task": task, "dataset": dataset, "metrics": [metric, error]}]
         front["model-index"] = [{"name": f"vdm-{facts.config.name}", "results": results}]
     return front
@@ -94,7 +97,8 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
 
 def _head(facts: CardFacts) -> str:
     height, width, channels = facts.config.data.image_shape
-    samples = facts.samples
+    samples, classes = facts.samples, facts.config.model.num_classes
+    of_classes = f", all {classes} classes in turn, a column each" if classes else ""
     return f"""# Variational diffusion model of {facts.config.data.name}
 
 Images of {height}x{width}x{channels}, {facts.config.data.num_levels} levels a channel. {facts.num_params:,} parameters:
@@ -103,7 +107,7 @@ Method: Variational Diffusion Models, [arXiv 2107.00630](https://arxiv.org/abs/2
 
 ![{samples.num} samples](samples.png)
 
-{samples.num} samples, {samples.steps} ancestral steps each, seed {samples.seed}, not selected."""
+{samples.num} samples{of_classes}, {samples.steps} ancestral steps each, seed {samples.seed}, not selected."""
 
 
 def _measured(facts: CardFacts) -> str:
@@ -117,6 +121,8 @@ def _measured(facts: CardFacts) -> str:
         ("time", f"{report.timesteps} steps" if report.timesteps else "continuous"),
         ("parameters", report.params),
     ]
+    if report.labels:
+        rows.append(("labels", report.labels))
     if report.bpd_test_set_stderr is not None:
         error = report.bpd_test_set_stderr
         rows.insert(1, ("standard error for another test set", f"{error:.{digits_of(error)}f}"))
@@ -150,12 +156,30 @@ def _data(facts: CardFacts) -> str:
 
 
 def _loading(facts: CardFacts) -> str:
-    shape = facts.config.data.image_shape
-    parts = [_LOAD_HEAD, _LOAD_JAX.format(shape=", ".join(map(str, shape)))]
+    shape, model = ", ".join(map(str, facts.config.data.image_shape)), facts.config.model
+    classes, guided = model.num_classes, bool(model.num_classes and model.label_dropout)
+    parts = [_LOAD_HEAD]
+    if classes:
+        parts.append(_LOAD_CLASSES.format(last=classes - 1) + (_LOAD_GUIDED.format(none=classes) if guided else ""))
+    jax_labels, tf_labels = (", labels", ", labels=labels") if classes else ("", "")
+    words = {
+        "shape": shape,
+        "jax_labels": jax_labels,
+        "make_labels": f"labels = np.arange(4, dtype=np.int32) % {classes}\n" if classes else "",
+        "jax_guidance": ", np.float32(1.0)" if guided else "",
+    }
+    parts.append(_LOAD_JAX.format(**words))
     if facts.has_saved_model:
-        parts.append(_LOAD_TENSORFLOW)
+        which = "labels=labels" if classes else "num=integer(4)"
+        words = {
+            "which": which + (", guidance=tf.constant(1.0)" if guided else ""),
+            "tf_labels": tf_labels,
+            "make_labels": f"labels = integer([k % {classes} for k in range(4)])\n" if classes else "",
+        }
+        parts.append(_LOAD_TENSORFLOW.format(**words))
     if facts.has_onnx:
-        parts.append(_LOAD_ONNX.format(shape=", ".join(map(str, shape))))
+        labels = f', "labels": np.arange(4, dtype=np.int32) % {classes}' if classes else ""
+        parts.append(_LOAD_ONNX.format(shape=shape, labels=labels))
     return "\n".join([*parts, _LOAD_REST])
 
 
@@ -189,6 +213,13 @@ The training code is not needed. In all formats gamma = -log SNR, the conditioni
 the batch size is free.
 """
 
+_LOAD_CLASSES = """The model knows classes 0 to {last}: every function takes labels, the class of each image.
+"""
+
+_LOAD_GUIDED = """Label {none} tells no class. Samplers also take the weight w of class-free guidance,
+(1 + w) eps_hat(class) - w eps_hat(no class): 0 is the class alone.
+"""
+
 _LOAD_JAX = """StableHLO, `pip install jax safetensors flatbuffers`:
 
 ```python
@@ -196,9 +227,10 @@ import jax, jax.export, numpy as np, safetensors.numpy
 params = safetensors.numpy.load_file("params.safetensors")
 load = lambda name: jax.export.deserialize(bytearray(open(name, "rb").read())).call
 z_1 = np.random.default_rng(0).standard_normal((4, {shape}), dtype=np.float32)
-images = load("sampler.jaxexport")(params, z_1, np.array([0, 1], np.uint32), np.int32(20))  # 20 steps
-bpd = load("bpd.jaxexport")(params, images, np.uint32(0))  # one estimate per image; average over seeds
-eps_hat = load("eps.jaxexport")(params, z_1, np.zeros(4, np.float32), np.zeros(4, np.float32))
+{make_labels}key, steps = np.array([0, 1], np.uint32), np.int32(20)
+images = load("sampler.jaxexport")(params, z_1, key, steps{jax_labels}{jax_guidance})
+bpd = load("bpd.jaxexport")(params, images, np.uint32(0){jax_labels})  # one estimate per image; average over seeds
+eps_hat = load("eps.jaxexport")(params, z_1, np.zeros(4, np.float32), np.zeros(4, np.float32){jax_labels})
 ```
 """
 
@@ -208,10 +240,10 @@ _LOAD_TENSORFLOW = """TensorFlow, `pip install tensorflow`:
 import tensorflow as tf
 model = tf.saved_model.load("saved_model").signatures
 integer = lambda value: tf.constant(value, tf.int64)
-images = model["sample"](num=integer(4), seed=integer(0), steps=integer(20))["images"]
-bpd = model["bpd"](images=images, seed=integer(0))["bpd"]
+{make_labels}images = model["sample"]({which}, seed=integer(0), steps=integer(20))["images"]
+bpd = model["bpd"](images=images, seed=integer(0){tf_labels})["bpd"]
 z = tf.random.normal(images.shape)
-eps_hat = model["eps"](z=z, gamma=tf.zeros(4), conditioning=tf.zeros(4))["eps_hat"]
+eps_hat = model["eps"](z=z, gamma=tf.zeros(4), conditioning=tf.zeros(4){tf_labels})["eps_hat"]
 ```
 """
 
@@ -222,7 +254,7 @@ import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("model.onnx")
 z = np.random.default_rng(0).standard_normal((4, {shape}), dtype=np.float32)
 zeros = np.zeros(4, np.float32)
-(eps_hat,) = session.run(["eps_hat"], {{"z": z, "gamma": zeros, "conditioning": zeros}})
+(eps_hat,) = session.run(["eps_hat"], {{"z": z, "gamma": zeros, "conditioning": zeros{labels}}})
 ```
 """
 

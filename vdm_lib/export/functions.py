@@ -3,12 +3,14 @@
 Parameters are flat, as `safetensors` loads them: a dict of names joined by '/'. The batch size is free, and with one
 seed image i is the same in a batch of any size.
 
-Of a class-conditional model they also take labels, int32 [b], with which no file is written yet.
-
     eps_hat(params, z_t, gamma_t, conditioning) -> estimate of the noise in z_t, float32 [b, h, w, c]
     bpd(params, images, seed)                   -> one estimate of the bound per image, bits per dimension, float32 [b]
     images(params, z_1, key_data, num_steps)    -> uint8 levels [b, h, w, c] by ancestral sampling from z_1
     start(num, seed)                            -> z_1 and key_data for `images`
+
+Of a class-conditional model the first three also take labels, int32 [b], where num_classes tells no class; another
+number makes eps_hat and bpd not a number. If it was trained without labels too, `images` takes guidance after them, the
+weight of class-free guidance, float32 [].
 """
 
 from functools import cache, partial
@@ -24,7 +26,7 @@ from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM, Noise
 from vdm_lib.noise import image_normals
 from vdm_lib.sampler import ANCESTRAL, Sampler
-from vdm_lib.types import Conditioning, Labels, Latents, Levels, Params, PerImage
+from vdm_lib.types import Conditioning, Labels, Latents, Levels, Params, PerImage, Scalar
 
 # Named, so that a user's jax_default_prng_impl does not change what the files compute.
 _PRNG = "threefry2x32"
@@ -94,14 +96,32 @@ def images(
     z_1: Latents,
     key_data: ArrayLike,
     num_steps: ArrayLike,
-    sampler: Sampler = ANCESTRAL,
     labels: Labels | None = None,
+    guidance: Scalar | None = None,
+    sampler: Sampler = ANCESTRAL,
 ) -> jax.Array:
-    """Return uint8 images [b, h, w, c] by num_steps steps from z_1; ancestral ones are Eq. (6) of `diffusion`."""
+    """Return uint8 images [b, h, w, c] by num_steps steps from z_1; ancestral ones are Eq. (6) of `diffusion`.
+
+    Guidance is a weight in place of the sampler's.
+    """
     nested, num_steps = unflatten_params(params), jnp.asarray(num_steps)
     key_steps = jax.random.wrap_key_data(jnp.asarray(key_data), impl=_PRNG)
-    z_0 = sampling.denoise(model, nested, sampler, z_1, key_steps, num_steps, labels)
+    z_0 = sampling.denoise(model, nested, sampler, z_1, key_steps, num_steps, labels, guidance)
     return sampling.levels(model, nested, z_0, sampler, key_steps)
+
+
+class ToldSpecs(NamedTuple):
+    """What the functions of a model take of classes, after their other inputs; empty for a model without them."""
+
+    labels: tuple[jax.ShapeDtypeStruct, ...]
+    guidance: tuple[jax.ShapeDtypeStruct, ...]
+
+
+def told_specs(model: VDM, batch: Any) -> ToldSpecs:
+    """Return the shapes and types of labels and guidance, for a batch that may be symbolic."""
+    labels = (jax.ShapeDtypeStruct((batch,), jnp.int32),) if model.model.num_classes else ()
+    guided = model.model.num_classes and model.model.label_dropout
+    return ToldSpecs(labels, (jax.ShapeDtypeStruct((), jnp.float32),) if guided else ())
 
 
 class Jitted(NamedTuple):

@@ -6,6 +6,9 @@ Each takes flat parameters first:
     bpd.jaxexport      (params, images uint8 [b,h,w,c], seed uint32 []) -> bits per dimension [b], float32
     sampler.jaxexport  (params, z_1 [b,h,w,c] standard normal, key_data uint32 [2], num_steps int32 [])
                        -> images uint8 [b,h,w,c]
+
+Those of a class-conditional model take labels int32 [b] last, the sampler after them guidance float32 [], if the model
+was trained without labels too.
 """
 
 from typing import Any
@@ -34,16 +37,16 @@ def serialise(model: VDM, params: dict[str, Any]) -> dict[str, bytes]:
     def spec(shape: tuple[Any, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    jitted = functions.jitted(model)
+    jitted, told = functions.jitted(model), functions.told_specs(model, batch)
     arguments: dict[str, tuple[Wrapped, list[jax.ShapeDtypeStruct]]] = {
         "eps.jaxexport": (
             jitted.eps_hat,
-            [spec(images, np.float32), spec((batch,), np.float32), spec((batch,), np.float32)],
+            [spec(images, np.float32), spec((batch,), np.float32), spec((batch,), np.float32), *told.labels],
         ),
-        "bpd.jaxexport": (jitted.bpd, [spec(images, np.uint8), spec((), np.uint32)]),
+        "bpd.jaxexport": (jitted.bpd, [spec(images, np.uint8), spec((), np.uint32), *told.labels]),
         "sampler.jaxexport": (
             jitted.images,
-            [spec(images, np.float32), spec((2,), np.uint32), spec((), np.int32)],
+            [spec(images, np.float32), spec((2,), np.uint32), spec((), np.int32), *told.labels, *told.guidance],
         ),
     }
     params_spec = {name: spec(x.shape, x.dtype) for name, x in params.items()}
