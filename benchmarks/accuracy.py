@@ -25,7 +25,7 @@ from vdm_lib.types import Params
 
 RUN, DATA, PICTURE = Path("runs/cond"), Path("data/digits"), Path("runs/accuracy.png")
 NUM_IMAGES = 500
-MOST_STEPS: dict[Solver, int] = {"ancestral": 1000, "ddim": 250, "dpm": 250}
+MOST_STEPS: dict[Solver, int] = {"ancestral": 1000, "dpm_sde": 250, "dpm": 250, "ddim": 250}
 STEPS = (2, 3, 5, 10, 25, 50, 100, 250, 1000)
 
 

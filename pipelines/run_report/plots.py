@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from pipelines.run_report.record import Run
+from vdm_lib.plots import draw_noise_levels
 
 # A line is drawn through so many means; a screen shows no more.
 _MOST_POINTS = 400
@@ -230,16 +231,8 @@ def _noise_levels(axes: Axes, runs: Sequence[Run]) -> bool:
     for run, color, label in _colored(runs):
         levels = run.own_reports[-1].noise_levels if run.own_reports else ()
         if levels:
-            edges = -np.array([levels[0].gamma_from, *(level.gamma_to for level in levels)])
-            widths = np.abs(np.diff(edges))
-            density = np.array([level.bpd for level in levels]) / widths
-            error = np.array([level.bpd_stderr for level in levels]) / widths
-            # Without a baseline the outermost edges fall to 0, which the loss does not.
-            axes.stairs(density, edges, baseline=None, color=color, label=label)
-            middle = (edges[:-1] + edges[1:]) / 2
-            axes.errorbar(middle, density, 2 * error, fmt="none", color=color, linewidth=1)
+            draw_noise_levels(axes, levels, color=color, label=label)
             drawn = True
-    axes.set(xlabel="log SNR", ylabel="bits/dim per unit of log SNR")
     return drawn
 
 

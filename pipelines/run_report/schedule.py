@@ -1,10 +1,10 @@
 """The noise schedule of a checkpoint whose gamma(t) is no line; this module alone of the report loads jax."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError
+from vdm_lib.fields import schedule
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
 
@@ -15,5 +15,5 @@ def gamma_of_checkpoint(workdir: str, config: Config) -> tuple[np.ndarray, np.nd
         params = restore_ema(workdir, config).params
     except CheckpointError:
         return None
-    times = np.linspace(0.0, 1.0, 101, dtype=np.float32)
-    return times, np.asarray(VDM.from_config(config).gamma(params, jnp.asarray(times)))
+    times, log_snr = schedule(VDM.from_config(config), params)
+    return times, -log_snr
