@@ -71,7 +71,10 @@ def read_mask(path: str, like: DataConfig) -> Bool[np.ndarray, "h w"]:
             grey = np.asarray(picture.convert("L"))
     except FileNotFoundError:
         raise ConfigError(f"the mask {path} does not exist") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        raise ConfigError(f"the mask {path} cannot be read as a picture: it is of no kind that is known") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # What is damaged fails in many ways.
         raise ConfigError(f"the mask {path} cannot be read as a picture: {error}") from None
     if grey.shape != (height, width):
         raise ConfigError(

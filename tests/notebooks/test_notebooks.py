@@ -66,6 +66,22 @@ def test_it_runs_from_top_to_bottom(name, tmp_path, request):
     assert kinds.count("display_data") >= 5
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("emnist", 'EMNIST cannot be had here .*: set DATA = "digits"'),
+        ("mnist", 'DATA is "digits" or "emnist", got \'mnist\''),
+    ],
+)
+def test_simple_diffusion_without_its_data_says_what_to_do(data, message, monkeypatch):
+    # As where TFDS is not installed; where it cannot download the same is said.
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    cells = json.loads((NOTEBOOKS / "simple_diffusion.ipynb").read_text())["cells"]
+    (cell,) = ("".join(cell["source"]) for cell in cells if 'DATA == "emnist"' in "".join(cell["source"]))
+    with pytest.raises((RuntimeError, ValueError), match=message):
+        exec(cell, {"DATA": data})
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_tour_without_a_run_says_what_to_do(tmp_path):

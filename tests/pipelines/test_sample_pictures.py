@@ -26,6 +26,8 @@ def masks(tmp_path_factory) -> Path:
     Image.fromarray(np.full((9, 8), 255, np.uint8)).save(directory / "other-size.png")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(directory / "nothing.png")
     (directory / "text.png").write_text("no picture")
+    whole = (directory / "right.png").read_bytes()
+    (directory / "cut.png").write_bytes(whole[: len(whole) // 2])
     return directory
 
 
@@ -87,7 +89,10 @@ def test_a_film_moves_and_ends_with_the_samples(run, tmp_path):
     [
         (["--inpaint", "other-size.png", "--data", "DATA"], 2, "has 8x9 pixels, the images have 8x8"),
         (["--inpaint", "nothing.png", "--data", "DATA"], 2, "no white pixel"),
-        (["--inpaint", "text.png", "--data", "DATA"], 2, "cannot be read as a picture"),
+        (["--inpaint", "text.png", "--data", "DATA"], 2, "cannot be read as a picture: it is of no kind"),
+        (["--inpaint", "cut.png", "--data", "DATA"], 2, "cannot be read as a picture"),
+        (["--inpaint", "right.png", "--data", "DATA", "--solver", "dpm_sde"], 2, "leave out --solver dpm_sde"),
+        (["--interpolate", "--solver", "dpm_sde"], 2, "steps of dpm_sde draw noise anew"),
         (["--inpaint", "absent.png", "--data", "DATA"], 2, "does not exist"),
         (["--inpaint", "right.png"], 2, "name their data directory with --data"),
         (["--inpaint", "right.png", "--data", "DATA", "--solver", "dpm"], 2, "leave out --solver dpm"),
