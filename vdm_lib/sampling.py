@@ -14,7 +14,6 @@ from jaxtyping import Array, UInt8
 
 from vdm_lib import diffusion, likelihood, solvers
 from vdm_lib.errors import ConfigError
-from vdm_lib.labels import no_labels
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
 from vdm_lib.sampler import ANCESTRAL, FLOWS, Sampler, Spacing
@@ -195,7 +194,8 @@ def _eps_hat(
 
     if labels is None:
         return alone()
-    told = jnp.concatenate([labels, no_labels(model.model, batch)])
+    # No class is the one after the last; `no_labels` needs a batch of known size, which a program for any has not.
+    told = jnp.concatenate([labels, jnp.full_like(labels, model.model.num_classes)])
 
     def guided() -> Latents:
         gammas = jnp.broadcast_to(gamma_t, (2 * batch,))

@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> Any:
         raise ConfigError(
             "--progressive counts the bits of the model, and no model is what guidance draws: leave it out"
         )
+    if args.images and args.num is not None:
+        raise ConfigError("--images says which images, so how many there are: leave out --num")
     if args.told == "data" and args.data is None:
         raise ConfigError("--class data is each image's own of --data: name the directory, or say a class or all")
     guidance = args.guidance or 0.0

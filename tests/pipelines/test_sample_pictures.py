@@ -99,6 +99,7 @@ def test_a_film_moves_and_ends_with_the_samples(run, tmp_path):
         (["--inpaint", "right.png", "--data", "DATA", "--repeats", "0"], 2, "repeats must lie in 1"),
         (["--progressive"], 2, "name their data directory with --data"),
         (["--progressive", "--data", "DATA", "--images", "359"], 2, "--images must lie in 0..358"),
+        (["--progressive", "--data", "DATA", "--images", "1", "--num", "2"], 2, "leave out --num"),
         (["--progressive", "--data", "DATA", "--solver", "dpm"], 2, "leave out --solver"),
         (["--progressive", "--data", "DATA", "--split", "valid"], 1, "valid"),
         (["--interpolate", "--solver", "ancestral"], 2, "--solver dpm or ddim"),
