@@ -55,7 +55,7 @@ class LoadedModel:
             num: images, b.
             steps: steps from t = 1 to t = 0; each calls the network once. More are better and take longer.
             seed: 0 to 2^32 - 1.
-            sampler: such as Sampler(solver="dpm"), which needs fewer steps; Sampler(guidance=1.0) pulls towards the
+            sampler: such as Sampler(solver="dpm_sde"), which needs fewer steps; Sampler(guidance=1.0) pulls towards the
                 class.
             label: of a class-conditional model: one class, one for each image, or `all` in turn; None tells none.
 
