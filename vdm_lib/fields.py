@@ -17,6 +17,7 @@ from vdm_lib import diffusion
 from vdm_lib.errors import ConfigError
 from vdm_lib.labels import checked_labels
 from vdm_lib.model import VDM
+from vdm_lib.plots import Field
 from vdm_lib.types import Params
 
 
@@ -25,15 +26,6 @@ class Schedule(NamedTuple):
 
     times: Float[np.ndarray, " n"]
     log_snr: Float[np.ndarray, " n"]
-
-
-class Field(NamedTuple):
-    """The score at n places of the plane, of the data as they are at one time."""
-
-    t: float
-    log_snr: float
-    places: Float[np.ndarray, "n 2"]
-    score: Float[np.ndarray, "n 2"]
 
 
 def schedule(model: VDM, params: Params, num_times: int = 101) -> Schedule:

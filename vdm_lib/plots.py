@@ -4,7 +4,7 @@ The functions that end in `_figure` return a matplotlib figure, the others draw 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -20,28 +20,13 @@ _REACH = 1.5
 _ARROWS_PER_WIDTH = 28.0
 
 
-class DrawnField(Protocol):
-    """What `fields.Field` holds."""
+class Field(NamedTuple):
+    """The score at n places of the plane, of the data as they are at one time."""
 
-    @property
-    def t(self) -> float:
-        """The time."""
-        ...
-
-    @property
-    def log_snr(self) -> float:
-        """Log SNR at that time."""
-        ...
-
-    @property
-    def places(self) -> Float[np.ndarray, "n 2"]:
-        """Places of the plane."""
-        ...
-
-    @property
-    def score(self) -> Float[np.ndarray, "n 2"]:
-        """The score at each."""
-        ...
+    t: float
+    log_snr: float
+    places: Float[np.ndarray, "n 2"]
+    score: Float[np.ndarray, "n 2"]
 
 
 def draw_schedule(axes: "Axes", times: Float[np.ndarray, " n"], log_snr: Float[np.ndarray, " n"], **style: Any) -> None:
@@ -71,7 +56,7 @@ def draw_noise_levels(
     axes.set(xlabel="log SNR", ylabel="bits/dim per unit of log SNR")
 
 
-def draw_field(axes: "Axes", field: DrawnField, noisy: Float[np.ndarray, "m 2"] | None = None) -> None:
+def draw_field(axes: "Axes", field: Field, noisy: Float[np.ndarray, "m 2"] | None = None) -> None:
     """Draw a field as arrows of one length, their colour the length of sigma times the score, over noisy data in grey.
 
     That product is what the network estimates: it has the length of noise at every time.
@@ -107,7 +92,7 @@ def noise_levels_figure(levels: Sequence[NoiseLevel]) -> "Figure":
     return figure
 
 
-def fields_figure(fields: Sequence[DrawnField], noisy: Sequence[Float[np.ndarray, "m 2"]] | None = None) -> "Figure":
+def fields_figure(fields: Sequence[Field], noisy: Sequence[Float[np.ndarray, "m 2"]] | None = None) -> "Figure":
     """Return fields beside each other, each over the noisy data of its time, if they are given.
 
     Raises:
