@@ -104,8 +104,13 @@ def objection(candidate: dict[str, Any], promoted: dict[str, Any] | None) -> str
         return "its bpd was not measured: run vdm eval, then export again"
     if promoted is None or promoted["bpd"] is None:
         return None
-    for key, what in (("data_fingerprint", "on other images"), ("timesteps", "with another number of steps T")):
-        if candidate.get(key) != promoted.get(key):
+    # A bundle of an older version may not say what its model was told: it knew no classes.
+    for key, what, absent in (
+        ("data_fingerprint", "on other images", None),
+        ("timesteps", "with another number of steps T", None),
+        ("labels", "given other labels", ""),
+    ):
+        if candidate.get(key, absent) != promoted.get(key, absent):
             return f"its bpd was measured {what} than that of the promoted version, so they cannot be compared"
     worse = candidate["bpd"] - promoted["bpd"]
     # Without a known error nothing is put down to noise.

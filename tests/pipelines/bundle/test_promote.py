@@ -96,6 +96,7 @@ def test_what_is_worse_by_more_than_two_errors_is_kept_but_not_promoted(make, re
         ({"bpd": float("nan")}, "worse by nan"),
         ({"bpd": 1.0, "data_fingerprint": "other"}, "on other images"),
         ({"bpd": 1.0, "timesteps": 10}, "another number of steps"),
+        ({"bpd": 1.0, "labels": "given"}, "given other labels"),
     ],
 )
 def test_what_cannot_be_compared_is_not_promoted(make, registry, fields, reason):
