@@ -73,6 +73,8 @@ def run(
     subject = Subject(config, restored.params, restored.step, params_digest(restored.params))
     bound, per_image = _bound(config, subject, split)
     settings = make_settings(subject, steps, None, None)
+    # Only the net rate is compared, so that small batches at the beginning would be time for nothing.
+    settings = dataclasses.replace(settings, first_batch=settings.batch_size)
     accounts: list[Account] = []
     with Progress("eval --codec", total=2 * num_images, unit="image") as progress:
         with telling(progress.say, "compiling the codec"):
