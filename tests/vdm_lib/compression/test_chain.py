@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import configs
 from vdm_lib.compression.account import Account, joined
 from vdm_lib.compression.chunk import Codec, decode_chunk, encode_chunk
 from vdm_lib.compression.ladder import Ladder
+from vdm_lib.compression.network import Network
 from vdm_lib.compression.stack import Spread, Stack, seed_words
 from vdm_lib.errors import ConfigError, RecordError
+from vdm_lib.model import VDM
 
 
 def formula(z, gamma):
@@ -126,3 +129,9 @@ def test_popping_and_pushing_draws_returns_the_bits():
 def test_a_schedule_that_does_not_rise_is_refused():
     with pytest.raises(ConfigError, match="rises"):
         Ladder.of(np.array([0.0, 0.0]), 8)
+
+
+def test_a_model_that_always_had_labels_is_refused():
+    config = configs.load("digits_cond", {"model.label_dropout": 0.0})
+    with pytest.raises(ConfigError, match="label_dropout"):
+        Network(VDM.from_config(config), {}, 4)
