@@ -50,11 +50,13 @@ def encode(
     network: EpsHat,
     images: UInt8[np.ndarray, "b h w c"],
     num_levels: int,
+    key: bytes = b"",
     witness: Witness | None = None,
 ) -> None:
-    """Push a batch of images."""
+    """Push a batch of images; the key, which the decoder must have too, is one for each batch."""
     shape, lowest, highest = images.shape, ladder.rungs[0], ladder.rungs[-1]
     levels = images.reshape(-1).astype(np.int32)
+    stack.whiten(levels.size, lowest.drawn, key + b"/0")
     points = stack.pop_near(ladder.first_mean(encoded(levels, num_levels)), lowest.drawn)
     table = probabilities(ladder.latents(0, points), lowest, num_levels)
     stack.push_table(levels, table)
@@ -62,6 +64,7 @@ def encode(
         own = np.take_along_axis(table, levels[:, None], axis=1)
         witness.pixels(np.log(np.maximum(own, np.finfo(np.float64).tiny)).reshape(shape[0], -1))
     for i in range(ladder.num_steps):
+        stack.whiten(points.size, ladder.rungs[i + 1].drawn, key + b"/%d" % (i + 1))
         above = stack.pop_near(ladder.drawn_mean(i + 1, points), ladder.rungs[i + 1].drawn)
         z_above = ladder.latents(i + 1, above)
         eps_hat = network(z_above.reshape(shape), ladder.rungs[i + 1].gamma)
@@ -74,7 +77,7 @@ def encode(
 
 
 def decode(
-    stack: Stack, ladder: Ladder, network: EpsHat, shape: tuple[int, int, int, int], num_levels: int
+    stack: Stack, ladder: Ladder, network: EpsHat, shape: tuple[int, int, int, int], num_levels: int, key: bytes = b""
 ) -> UInt8[np.ndarray, "b h w c"]:
     """Pop a batch of images."""
     points: Int32[np.ndarray, " n"] = stack.pop_any(np.zeros(int(np.prod(shape))), ladder.rungs[-1].predicted)
@@ -83,8 +86,10 @@ def decode(
         eps_hat = network(z_above.reshape(shape), ladder.rungs[i + 1].gamma)
         below = stack.pop_any(ladder.predicted_mean(i, z_above, eps_hat.reshape(-1)), ladder.rungs[i].predicted)
         stack.push_near(points, ladder.drawn_mean(i + 1, below), ladder.rungs[i + 1].drawn)
+        stack.whiten(points.size, ladder.rungs[i + 1].drawn, key + b"/%d" % (i + 1))
         points = below
     lowest = ladder.rungs[0]
     levels = stack.pop_table(probabilities(ladder.latents(0, points), lowest, num_levels))
     stack.push_near(points, ladder.first_mean(encoded(levels, num_levels)), lowest.drawn)
+    stack.whiten(points.size, lowest.drawn, key + b"/0")
     return levels.reshape(shape).astype(np.uint8)

@@ -82,7 +82,8 @@ def encode_chunk(
     done, count = 0, min(codec.first_batch, codec.batch_size)
     while done < len(images):
         batch = images[done : done + count]
-        chain.encode(stack, codec.ladder, codec.network, batch, codec.num_levels, witness and witness(batch))
+        key = b"%d" % len(counts)
+        chain.encode(stack, codec.ladder, codec.network, batch, codec.num_levels, key, witness and witness(batch))
         if stack.lowest_words <= _WORDS_IN_HAND:
             raise VdmError("the stack ran empty: take a smaller batch")
         counts.append(len(batch))
@@ -114,9 +115,9 @@ def decode_chunk(
     stack = Stack(np.concatenate([seed[: chunk.known_words], chunk.words]), sealed=False)
     parts: list[np.ndarray] = []
     try:
-        for count in reversed(chunk.counts):
+        for number, count in reversed(list(enumerate(chunk.counts))):
             shape = (count, *image_shape)
-            parts.append(chain.decode(stack, codec.ladder, codec.network, shape, codec.num_levels))
+            parts.append(chain.decode(stack, codec.ladder, codec.network, shape, codec.num_levels, b"%d" % number))
             on_batch(count)
         whole = np.array_equal(stack.unsealed_words(), seed)
     except (VdmError, KeyError):

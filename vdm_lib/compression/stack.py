@@ -22,6 +22,7 @@ Farther out a bin would be drawn more often than it should be, as no probability
 """
 _TOLD_STDS = 8.0
 """So far from its mean a point is told directly."""
+_PIECE_BITS = 16
 _ESCAPE_BITS = 16
 """Far symbols are told in two numbers of so many bits."""
 # constriction tells probabilities in 24 bits and gives every symbol one of 2^24 parts at least, so that a wide support
@@ -103,6 +104,20 @@ class Stack:
             return self._coder.get_compressed(unseal=True)
         except Exception as error:
             raise VdmError("the stack does not end where it began") from error
+
+    def whiten(self, num_symbols: int, spread: Spread, key: bytes) -> None:
+        """Turn over the bits that the next `num_symbols` pops take, by a key: twice with one key changes nothing.
+
+        The bits that a symbol was pushed with tell where it lay under the model. Unchanged they would be the noise of
+        the next latent, which the pixels then had a hand in.
+        """
+        bits = num_symbols * math.log2(2.0 + math.sqrt(2.0 * math.pi * math.e) * spread.std_bins)
+        count = math.ceil(bits / _PIECE_BITS) + 8
+        part = self._models.Uniform(2**_PIECE_BITS)
+        pieces = self._coder.decode(part, count)
+        self.lowest_words = min(self.lowest_words, int(self._coder.num_words()))
+        turned = pieces ^ (seed_words(count, key) >> (32 - _PIECE_BITS)).astype(np.int32)
+        self._coder.encode_reverse(turned.astype(np.int32), part)
 
     def pop_near(self, mean_bins: Float[np.ndarray, " n"], spread: Spread) -> Int32[np.ndarray, " n"]:
         """Return grid points under Gaussians, each near its mean."""
