@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vdm_lib.embedding import fourier_features, told
-from vdm_lib.group_norm import GroupNorm
 from vdm_lib.noise import keep_masks
 from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, PerImage
 
@@ -219,8 +218,9 @@ def _part(keys: Any, start: int, stop: int | None) -> Any:
     return None if keys is None else keys[start:stop]
 
 
-def _group_norm(dtype: Any) -> GroupNorm:
-    return GroupNorm(NUM_GROUPS, dtype)
+def _group_norm(dtype: Any) -> nn.GroupNorm:
+    # Means and variances are float32 whatever the type.
+    return nn.GroupNorm(num_groups=NUM_GROUPS, epsilon=1e-6, dtype=dtype)
 
 
 def _conv3x3(features: int, name: str, dtype: Any, kernel_init: Callable[..., Any] | None = None) -> nn.Conv:
