@@ -47,13 +47,14 @@ def run(
 
     Raises:
       CheckpointError: no such model.
-      ConfigError: a number out of its range, or a place where no file can be written.
+      ConfigError: a number out of its range, a place where no file can be written, or one that is taken.
       DataError: images that cannot be read or that the model is not for.
       MachineError: constriction is not installed.
       VdmError: what was encoded does not decode to the same pixels.
     """
     started = time.perf_counter()
     check_file(out, "compressed file", (".vdmz",))
+    _check_free(out)
     if chunk_size < 1:
         raise ConfigError(f"--chunk must be at least 1, got {chunk_size}")
     subject = load_subject(model, step)
@@ -62,6 +63,9 @@ def run(
     images = given.images
     with Progress("compress", total=len(images) * (2 if verify else 1), unit="image") as progress:
         progress.say(f"{len(images):,} images, {steps:,} steps each, {settings.batch_size} at a time")
+        if given.left_out:
+            more = f" and {len(given.left_out) - 5:,} more" if len(given.left_out) > 5 else ""
+            progress.say(f"left out, no PNGs: {', '.join(given.left_out[:5])}{more}")
         with telling(progress.say, "compiling"):
             ready = make_ready(subject, settings)
         progress.begin()
@@ -84,12 +88,15 @@ def run(
                 raise VdmError(f"chunk {index} does not decode to the images that it was made of: nothing is written")
     header = header_of(subject, settings, ready, model) | {"num_images": len(images)}
     data = serialise(header, given.origin, stored)
+    # Again: another job may have written it meanwhile.
+    _check_free(out)
     with storage_errors(out):
         epath.Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(epath.Path(out), data)
     return CompressResult(
         file=out,
         num_images=len(images),
+        num_left_out=len(given.left_out),
         num_chunks=len(stored),
         steps=steps,
         num_bytes=len(data),
@@ -100,3 +107,10 @@ def run(
         encode_seconds=encode_seconds,
         seconds=time.perf_counter() - started,
     )
+
+
+def _check_free(out: str) -> None:
+    """Raise ConfigError if the file exists: it may be the only copy of other images."""
+    with storage_errors(out):
+        if epath.Path(out).exists():
+            raise ConfigError(f"{out} exists: choose another name or remove it")

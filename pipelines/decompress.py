@@ -68,6 +68,8 @@ def run(
         images, there, faults, seconds = _decode(ready, header, archive.chunks, on_batch)
     if faults and not salvage:
         raise RecordError(_faults(file, faults))
+    if not there.any():
+        raise RecordError(f"{file}: {'; '.join(faults)}. No chunk is whole, so there is nothing to salvage")
     with storage_errors(out), new_directory(out) as directory:
         if faults:
             write_rest(directory, archive.origin, images, there)

@@ -200,21 +200,20 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         # What orbax and its storage raise for damaged files is not one family of errors.
         except Exception as error:
-            reason = self._what_differs(step, items) or _one_line(error)
-            raise CheckpointError(
-                f"cannot restore checkpoint {step} of {self._directory}: {reason}; {_REMEDY}"
-            ) from error
+            reason = self._what_differs(step, items) or f"{_one_line(error)}; {_REMEDY}"
+            raise CheckpointError(f"cannot restore checkpoint {step} of {self._directory}: {reason}") from error
 
     def _what_differs(self, step: int, items: dict[str, Any]) -> str:
-        """Return what a checkpoint has otherwise than is asked for, where its record of itself can be read, or ''."""
+        """Return what is otherwise than asked for and what helps, where a checkpoint's record can be read, or ''."""
         if "state" not in items:
             return ""
         wanted = items["state"].item
         try:
             found = self._manager.item_metadata(step)["state"]
             if lacking := sorted(set(wanted) - set(found)):
-                return f"it has no {' and no '.join(lacking)}"
-            return other_gamma_type(*(tree["params"].get("gamma", {}) for tree in (found, wanted)))
+                return f"it has no {' and no '.join(lacking)}; {_REMEDY}"
+            other = other_gamma_type(*(tree["params"].get("gamma", {}) for tree in (found, wanted)))
+            return other and f"{other}; take the config that it was trained with"
         # What made the restore fail may keep this from being read as well.
         except Exception:
             return ""

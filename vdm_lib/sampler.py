@@ -9,6 +9,8 @@ from vdm_lib.errors import ConfigError
 Solver = Literal["ancestral", "ddim", "dpm", "dpm_sde"]
 Spacing = Literal["time", "log_snr"]
 Decoding = Literal["argmax", "categorical"]
+# Useful weights are below 10; far beyond, float32 overflows and pictures turn black.
+_MOST_GUIDANCE = 1000
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Sampler:
         for name, kind in (("solver", Solver), ("spacing", Spacing), ("decoding", Decoding)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}")
-        if not math.isfinite(self.guidance):
-            raise ConfigError(f"guidance must be a finite number, got {self.guidance}")
+        if not math.isfinite(self.guidance) or abs(self.guidance) > _MOST_GUIDANCE:
+            raise ConfigError(f"guidance must lie in -{_MOST_GUIDANCE}..{_MOST_GUIDANCE}, got {self.guidance}")
 
 
 FLOWS: tuple[Solver, ...] = ("ddim", "dpm")

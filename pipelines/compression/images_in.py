@@ -25,6 +25,8 @@ class Given:
 
     images: UInt8[np.ndarray, "n h w c"]
     origin: dict[str, Any]
+    left_out: tuple[str, ...] = ()
+    """Files in folders that are no PNGs."""
 
 
 def read_given(places: Sequence[str], like: DataConfig) -> Given:
@@ -42,19 +44,28 @@ def read_given(places: Sequence[str], like: DataConfig) -> Given:
                 return _data_directory(place, like)
     parts: list[np.ndarray] = []
     files: list[dict[str, Any]] = []
+    left_out: list[str] = []
     for place in places:
         with storage_errors(place):
-            _read_place(epath.Path(place), like, parts, files)
+            _read_place(epath.Path(place), like, parts, files, left_out)
     names = [name for file in files for name in file["names"]]
     twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
     if twice:
         raise ConfigError(f"two files are named {min(twice)}: compress them apart")
-    return Given(np.concatenate(parts), {"kind": "files", "files": files})
+    return Given(np.concatenate(parts), {"kind": "files", "files": files}, tuple(left_out))
 
 
-def _read_place(path: epath.Path, like: DataConfig, parts: list[np.ndarray], files: list[dict[str, Any]]) -> None:
+def _read_place(
+    path: epath.Path,
+    like: DataConfig,
+    parts: list[np.ndarray],
+    files: list[dict[str, Any]],
+    left_out: list[str],
+) -> None:
     if path.is_dir():
-        found = sorted(_pngs(path))
+        inside = sorted(_files(path))
+        found = [each for each in inside if each.suffix.lower() == ".png"]
+        left_out += [str(each) for each in inside if each not in found]
         if not found:
             raise DataError(f"{path} holds no PNG and no {MANIFEST_NAME}")
         parts.append(np.stack([_png(each, like) for each in found]))
@@ -65,16 +76,18 @@ def _read_place(path: epath.Path, like: DataConfig, parts: list[np.ndarray], fil
         _check(images, like, str(path))
         parts.append(images.astype(np.uint8))
         files.append({"kind": "npy", "names": [path.name], "shape": list(array.shape), "dtype": array.dtype.str})
+    elif path.exists() and path.suffix.lower() != ".png":
+        raise DataError(f"{path} is no PNG and no NPY array: only those come back as they were")
     else:
         parts.append(_png(path, like)[None])
         files.append({"kind": "png", "names": [path.name]})
 
 
-def _pngs(folder: epath.Path) -> Iterator[epath.Path]:
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
     for path in folder.iterdir():
         if path.is_dir():
-            yield from _pngs(path)
-        elif path.suffix.lower() == ".png":
+            yield from _files(path)
+        else:
             yield path
 
 

@@ -13,6 +13,7 @@ class CompressResult:
     Attributes:
         file: the file.
         num_images: images in it.
+        num_left_out: files of the folders given that are no PNGs, and are not in it.
         num_chunks: chunks that can be read without the others.
         steps: steps T of the chain.
         num_bytes: size of the file.
@@ -26,6 +27,7 @@ class CompressResult:
 
     file: str
     num_images: int
+    num_left_out: int
     num_chunks: int
     steps: int
     num_bytes: int
@@ -42,6 +44,7 @@ class CompressResult:
         return columns(
             [
                 (f"{self.num_images:,} images in {self.file}",),
+                *([("left out", f"{self.num_left_out:,} files that are no PNGs")] if self.num_left_out else []),
                 ("size", f"{self.num_bytes:,} bytes in {self.num_chunks:,} chunks, {self.steps:,} steps"),
                 ("net rate", f"{self.net_bpd:.4f} bits/dim"),
                 ("gross rate", f"{self.gross_bpd:.4f} bits/dim, with the bits that chunks begin with"),

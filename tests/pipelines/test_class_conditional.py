@@ -76,7 +76,8 @@ def test_the_loaded_model_takes_labels(run):
     [
         (("--class", 10), "a class must lie in 0..9, got 10"),
         (("--guidance", 2), "give a class too"),
-        (("--class", 1, "--guidance", "nan"), "guidance must be a finite number"),
+        (("--class", 1, "--guidance", "nan"), "guidance must lie in -1000..1000"),
+        (("--class", 1, "--guidance", "1e30"), "guidance must lie in -1000..1000"),
         (("--class", "seven"), "a class is a number from 0 on, all or data, got 'seven'"),
         (("--class", 1, "--steps", 0), "steps must lie in 1"),
         (("--class", "data"), "--class data is each image's own of --data: name the directory"),

@@ -59,15 +59,18 @@ def test_a_data_directory_comes_back_byte_for_byte(run, digits_dir, tmp_path, ca
         assert (tmp_path / "back" / name).read_bytes() == (Path(digits_dir) / name).read_bytes()
 
 
-def test_pngs_folders_and_arrays_come_back(run, images, tmp_path):
+def test_pngs_folders_and_arrays_come_back(run, images, tmp_path, capsys):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     extremes = np.stack([np.zeros((8, 8), np.uint8), np.full((8, 8), 16, np.uint8)])
     Image.fromarray(extremes[0]).save(tmp_path / "in" / "black.png")
     Image.fromarray(extremes[1]).save(tmp_path / "in" / "deep" / "white.png")
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "one.png")
+    (tmp_path / "in" / "deep" / "notes.txt").write_text("kept by nobody")
     np.save(tmp_path / "flat.npy", images[1:4, ..., 0].astype(np.int64))
     given = [tmp_path / "in", tmp_path / "one.png", tmp_path / "flat.npy"]
     assert vdm("compress", "--model", run, "--steps", STEPS, *given, "--out", tmp_path / "x.vdmz") == 0
+    said = capsys.readouterr()
+    assert "notes.txt" in said.err and "1 files that are no PNGs" in said.out
     assert vdm("decompress", tmp_path / "x.vdmz", "--out", tmp_path / "out") == 0
     out = tmp_path / "out"
     np.testing.assert_array_equal(np.asarray(Image.open(out / "black.png")), extremes[0])
@@ -89,6 +92,27 @@ def test_one_damaged_chunk_does_not_lose_the_others(packed, images, tmp_path, ca
     assert "images 16 to 19" in capsys.readouterr().out
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "x.npy"), images[:16])
     assert json.loads((tmp_path / "out" / "LOST.json").read_text()) == {"x.npy": [16, 17, 18, 19]}
+
+
+def test_nothing_is_salvaged_of_a_file_without_a_whole_chunk(run, images, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", images[:2])
+    out = tmp_path / "x.vdmz"
+    pipelines.compress.run([str(tmp_path / "x.npy")], str(run), str(out), steps=STEPS, batch_size=4, verify=False)
+    out.write_bytes(out.read_bytes()[:-1])
+    assert vdm("decompress", out, "--out", tmp_path / "out", "--salvage") == 1
+    assert "nothing to salvage" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_file_that_exists_is_not_written_over(run, packed, images, tmp_path, capsys, monkeypatch):
+    before = packed.read_bytes()
+    np.save(tmp_path / "x.npy", images[:2])
+    assert vdm("compress", "--model", run, "--steps", 2, tmp_path / "x.npy", "--out", packed) == 2
+    assert "exists: choose another name" in capsys.readouterr().err
+    late = tmp_path / "late.vdmz"
+    # Another job writes it while this one works.
+    monkeypatch.setattr(pipelines.compress, "serialise", lambda *_: late.write_bytes(b"other") and b"mine")
+    assert vdm("compress", "--model", run, "--steps", 2, tmp_path / "x.npy", "--out", late, "--no-verify") == 2
+    assert (packed.read_bytes(), late.read_bytes()) == (before, b"other")
 
 
 def test_another_model_is_refused(packed, tmp_path, capsys, monkeypatch):
@@ -128,6 +152,7 @@ def test_a_file_made_on_two_devices_decodes_on_one(run, images, tmp_path):
         (["--steps", "3", "bright.npy"], 1, "levels 0 to 255, the model is for 0 to 16"),
         (["--steps", "3", "wide.npy"], 1, "the model is for images of (8, 8, 1)"),
         (["--steps", "3", "text.png"], 1, "no picture that can be read"),
+        (["--steps", "3", "photo.jpg"], 1, "photo.jpg is no PNG and no NPY array"),
         (["--steps", "3", "empty"], 1, "holds no PNG and no manifest.json"),
         (["--steps", "3", "x.npy", "x.npy"], 2, "two files are named x.npy"),
     ],
@@ -139,6 +164,7 @@ def test_what_cannot_be_is_one_line(run, images, words, code, message, tmp_path,
     np.save("wide.npy", np.zeros((2, 8, 9, 1), np.uint8))
     Path("text.png").write_text("no picture")
     Path("empty").mkdir()
+    Image.fromarray(images[0, ..., 0]).save("photo.jpg")
     assert vdm("compress", "--model", run, *words, "--out", "y.vdmz") == code
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error and not Path("y.vdmz").exists()
