@@ -70,6 +70,7 @@ def test_an_image_is_the_same_in_a_batch_of_any_size_and_one_file_serves_all(fla
     assert np.any(np.asarray(sampler(flat, *other, np.int32(4))) != drawn[2])
 
 
+@pytest.mark.slow
 def test_the_files_of_a_class_conditional_model_take_labels_and_a_weight():
     flat = parameters(OF_CLASSES)
     files = stablehlo.serialise(OF_CLASSES, flat)

@@ -44,7 +44,8 @@ def drawn(seed, scale=0.3):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    gamma_0=st.floats(-30.0, 10.0, width=32),
+    # XLA takes subnormal numbers, below 1.2e-38, for 0.
+    gamma_0=st.floats(-30.0, 10.0, width=32, allow_subnormal=False),
     range_of_gamma=st.floats(1.0, 40.0, width=32),
     interior=st.fixed_dictionaries({name: arrays.arrays(np.float32, 32, elements=ANY) for name in INTERIOR}),
 )

@@ -46,6 +46,7 @@ def vdm(*words: object) -> int:
     return command.main([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_a_data_directory_comes_back_byte_for_byte(run, digits_dir, tmp_path, capsys):
     out = tmp_path / "digits.vdmz"
     assert vdm("compress", "--model", run, "--steps", 1, digits_dir, "--out", out, "--no-verify", "--json") == 0
@@ -204,6 +205,7 @@ def test_a_terminated_job_leaves_nothing(run, images, tmp_path):
     assert "interrupted" in rest and sorted(path.name for path in tmp_path.iterdir()) == ["x.npy"]
 
 
+@pytest.mark.slow
 def test_the_referee_reports_rates_beside_the_bound(run, digits_dir, capsys):
     words = ["eval", "model.timesteps=3", "eval.passes=2", "--codec", 12, "--workdir", run, "--data", digits_dir]
     assert vdm(*words, "--json") == 0
