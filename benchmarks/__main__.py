@@ -8,10 +8,11 @@ from pathlib import Path
 
 from benchmarks.figures import Figure
 from benchmarks.results import HEADER, here, row, write
+from pipelines.quiet import keep_quiet
 
 NAMES = (
-    "machine", "startup", "data", "train", "yardstick", "checkpoint", "evaluate", "sample", "accuracy", "compiling",
-    "export", "flows", "install",
+    "machine", "startup", "data", "train", "yardstick", "checkpoint", "evaluate", "sample", "accuracy", "compress",
+    "compiling", "export", "flows", "install",
 )  # fmt: skip
 LATEST = Path(__file__).parent / "results" / "latest"
 
@@ -28,6 +29,7 @@ def main(words: list[str]) -> int:
         return 2
     # Started processes keep their bytecode, as they do for a user; else imports are measured.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    keep_quiet()
     print(HEADER, flush=True)
     taken: list[Figure] = []
     for name in given.names or NAMES:
