@@ -70,21 +70,18 @@ def run(
             ready = make_ready(subject, settings)
         progress.begin()
 
-        def on_batch(count: int) -> None:
-            for _ in range(count):
-                progress.advance()
-            progress.report()
-
         stored: list[StoredChunk] = []
         encode_seconds, net_bits = 0.0, 0
         for index, first in enumerate(range(0, len(images), chunk_size)):
             part = images[first : first + chunk_size]
             before = time.perf_counter()
-            chunk = encode_chunk(ready.codec, index, part, on_batch)
+            chunk = encode_chunk(ready.codec, index, part, progress.advance_and_report)
             encode_seconds += time.perf_counter() - before
             net_bits += chunk.net_bits
             stored.append(StoredChunk(chunk, pixels_digest(part)))
-            if verify and not np.array_equal(decode_chunk(ready.codec, index, chunk, part.shape[1:], on_batch), part):
+            if verify and not np.array_equal(
+                decode_chunk(ready.codec, index, chunk, part.shape[1:], progress.advance_and_report), part
+            ):
                 raise VdmError(f"chunk {index} does not decode to the images that it was made of: nothing is written")
     header = header_of(subject, settings, ready, model) | {"num_images": len(images)}
     data = serialise(header, given.origin, stored)

@@ -60,12 +60,7 @@ def run(
                 progress.say(f"made with {name} {value}, here it is {ready.computing.get(name)}: the same bits")
         progress.begin()
 
-        def on_batch(count: int) -> None:
-            for _ in range(count):
-                progress.advance()
-            progress.report()
-
-        images, there, faults, seconds = _decode(ready, header, archive.chunks, on_batch)
+        images, there, faults, seconds = _decode(ready, header, archive.chunks, progress.advance_and_report)
     if faults and not salvage:
         raise RecordError(_faults(file, faults))
     if not there.any():

@@ -37,10 +37,15 @@ class Progress:
         """Count the time from here: what came before is no measure of the time left."""
         self._started = time.monotonic()
 
-    def advance(self) -> None:
-        """Count one unit."""
-        self._done += 1
-        self._bar.update()
+    def advance(self, count: int = 1) -> None:
+        """Count units."""
+        self._done += count
+        self._bar.update(count)
+
+    def advance_and_report(self, count: int) -> None:
+        """Count units that were done together, and show how far it is."""
+        self.advance(count)
+        self.report()
 
     def report(self, *facts: str) -> None:
         """Show what there is to know at this point: beside the bar, or as a line with the time left."""

@@ -81,17 +81,12 @@ def run(
             ready = make_ready(subject, settings)
         progress.begin()
 
-        def on_batch(count: int) -> None:
-            for _ in range(count):
-                progress.advance()
-            progress.report()
-
         def witness(batch: np.ndarray) -> Account:
             accounts.append(Account(ready.codec.ladder, batch, split.num_levels))
             return accounts[-1]
 
-        chunk = encode_chunk(ready.codec, 0, split.images, on_batch, witness)
-        decoded = decode_chunk(ready.codec, 0, chunk, config.data.image_shape, on_batch)
+        chunk = encode_chunk(ready.codec, 0, split.images, progress.advance_and_report, witness)
+        decoded = decode_chunk(ready.codec, 0, chunk, config.data.image_shape, progress.advance_and_report)
     if not np.array_equal(decoded, split.images):
         raise VdmError("the images do not decode to the pixels that they were made of")
     ideal, divergence = (nats / (math.log(2.0) * config.data.num_dims) for nats in joined(accounts))

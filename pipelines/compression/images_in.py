@@ -63,9 +63,12 @@ def _read_place(
     left_out: list[str],
 ) -> None:
     if path.is_dir():
-        inside = sorted(_files(path))
-        found = [each for each in inside if each.suffix.lower() == ".png"]
-        left_out += [str(each) for each in inside if each not in found]
+        found: list[epath.Path] = []
+        for each in sorted(_files(path)):
+            if each.suffix.lower() == ".png":
+                found.append(each)
+            else:
+                left_out.append(str(each))
         if not found:
             raise DataError(f"{path} holds no PNG and no {MANIFEST_NAME}")
         parts.append(np.stack([_png(each, like) for each in found]))
