@@ -10,6 +10,9 @@ import atexit, os, signal, sys, threading
 import pipelines.commands.info
 from pipelines import command
 
+# Whoever runs the tests may ignore it, as nohup does.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 def work(args):
     {work}
     threading.Event().wait(60)
