@@ -19,6 +19,9 @@ from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, PerIm
 
 NUM_GROUPS = 32
 
+Layer = Callable[[Any, Any, Any, Any], Any]
+"""(params, h, cond, mask) -> h."""
+
 
 class DropoutPerImage(nn.Module):
     """Dropout by a given mask, so that an image's mask does not depend on what else is in its batch."""
@@ -134,13 +137,19 @@ class ScoreUNet(nn.Module):
                 return masks[i]
             return None if keys is None else keep_masks(keys[i], self.dropout, size)
 
+        layer = self._layer()
+        # A call of one function for all layers of a shape, so that it is traced and lowered once.
+        call = jax.jit(layer)
+
         def level(direction: str, i: int, h: Float[Array, "b h w i"], block: int) -> Float[Array, "b h w o"]:
-            h = self._block(f"{direction}.block_{i}")(h, cond, mask(block))
-            return self._attention(f"{direction}.attn_{i}")(h) if self.with_attention else h
+            if self.is_initializing():
+                h = self._block(f"{direction}.block_{i}")(h, cond, mask(block))
+                return self._attention(f"{direction}.attn_{i}")(h) if self.with_attention else h
+            return call(self._params_of(direction, i), h, cond, mask(block))
 
         skips: Any = [h]
         if scan:
-            h, skips = self._scan_down(h, cond, _part(keys, 0, self.n_layer))
+            h, skips = self._scan_down(layer, h, cond, _part(keys, 0, self.n_layer))
         else:
             for i in range(self.n_layer):
                 h = level("down", i, h, i)
@@ -149,7 +158,7 @@ class ScoreUNet(nn.Module):
         h = self._attention("mid.attn_1")(h)
         h = self._block("mid.block_2")(h, cond, mask(self.n_layer + 1))
         if scan:
-            h = self._scan_up(h, cond, _part(keys, up_from, None), skips)
+            h = self._scan_up(layer, h, cond, _part(keys, up_from, None), skips)
         else:
             for i in range(self.n_layer + 1):
                 h = level("up", i, jnp.concatenate([h, skips.pop()], axis=-1), up_from + i)
@@ -165,48 +174,51 @@ class ScoreUNet(nn.Module):
         attention = nn.remat(AttnBlock) if self.remat else AttnBlock
         return attention(self.dtype, name=name)
 
-    def _scan_down(self, h: Latents, cond: Float[Array, "b d"], keys: Any) -> tuple[Latents, Float[Array, "n b h w i"]]:
+    def _scan_down(
+        self, layer: Layer, h: Latents, cond: Float[Array, "b d"], keys: Any
+    ) -> tuple[Latents, Float[Array, "n b h w i"]]:
         """Return what comes out of the way down, and every skip connection with the first one first."""
-        apply = self._level_of_params(cond)
 
-        def body(h: Latents, layer: Any) -> tuple[Latents, Latents]:
-            h = apply(layer[0], h, layer[1])
+        def body(h: Latents, of_layer: Any) -> tuple[Latents, Latents]:
+            params, key = of_layer
+            h = layer(params, h, cond, self._mask(key, h))
             return h, h
 
         last, outputs = jax.lax.scan(body, h, (self._stacked("down", self.n_layer), keys))
         return last, jnp.concatenate([h[None], outputs])
 
-    def _scan_up(self, h: Latents, cond: Float[Array, "b d"], keys: Any, skips: Float[Array, "n b h w i"]) -> Latents:
-        apply = self._level_of_params(cond)
-
-        def body(h: Latents, layer: Any) -> tuple[Latents, None]:
-            params, key, skip = layer
-            return apply(params, jnp.concatenate([h, skip], axis=-1), key), None
+    def _scan_up(
+        self, layer: Layer, h: Latents, cond: Float[Array, "b d"], keys: Any, skips: Float[Array, "n b h w i"]
+    ) -> Latents:
+        def body(h: Latents, of_layer: Any) -> tuple[Latents, None]:
+            params, key, skip = of_layer
+            return layer(params, jnp.concatenate([h, skip], axis=-1), cond, self._mask(key, h)), None
 
         return jax.lax.scan(body, h, (self._stacked("up", self.n_layer + 1), keys, skips[::-1]))[0]
 
-    def _level_of_params(self, cond: Float[Array, "b d"]) -> Callable[[Any, Any, KeyPerImage | None], Any]:
-        """Return (params, h, key) -> h, one block and its attention outside of this module's names."""
+    def _mask(self, keys: KeyPerImage | None, h: Latents) -> Bool[Array, "b h w o"] | None:
+        return None if keys is None else keep_masks(keys, self.dropout, (*h.shape[1:3], self.n_embd))
+
+    def _layer(self) -> Layer:
+        """Return (params, h, cond, mask) -> h, one block and its attention outside of this module's names."""
         block = ResnetBlock(self.n_embd, self.dropout, self.dtype, parent=None)
         attention = AttnBlock(self.dtype, parent=None)
 
-        def apply(params: Any, h: Any, key: KeyPerImage | None) -> Any:
-            mask = None if key is None else keep_masks(key, self.dropout, (*h.shape[1:3], self.n_embd))
+        def apply(params: Any, h: Any, cond: Any, mask: Any) -> Any:
             h = block.apply({"params": params["block"]}, h, cond, mask)
             return attention.apply({"params": params["attn"]}, h) if self.with_attention else h
 
         return jax.checkpoint(apply) if self.remat else apply
 
+    def _params_of(self, direction: str, i: int) -> dict[str, Any]:
+        """Return the parameters of one layer by their kind."""
+        kinds = ("block", "attn") if self.with_attention else ("block",)
+        return {kind: self.variables["params"][f"{direction}.{kind}_{i}"] for kind in kinds}
+
     def _stacked(self, direction: str, num_layers: int) -> Any:
         """Return the parameters of all layers of one direction, each leaf with the layers as its first axis."""
-        params = self.variables["params"]
-        kinds = ("block", "attn") if self.with_attention else ("block",)
-        return {
-            kind: jax.tree.map(
-                lambda *leaves: jnp.stack(leaves), *(params[f"{direction}.{kind}_{i}"] for i in range(num_layers))
-            )
-            for kind in kinds
-        }
+        layers = (self._params_of(direction, i) for i in range(num_layers))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
 
 
 def _keys_per_block(keys: KeyPerImage, num_blocks: int) -> Any:
