@@ -14,7 +14,7 @@ from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints, Keep
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError
-from vdm_lib.gamma_types import from_line
+from vdm_lib.gamma_types import check_end_points, from_line
 from vdm_lib.model import VDM, count_params
 from vdm_lib.new_directory import check_new_directory, new_directory
 from vdm_lib.restore import newest_step
@@ -92,6 +92,8 @@ def _read(source: str, config: Config, mesh: Mesh) -> TrainState:
     still = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
     adam = adam._replace(mu={**adam.mu, "gamma": still}, nu={**adam.nu, "gamma": still})
     params, ema = ({**tree, "gamma": from_line(tree["gamma"], like)} for tree in (state.params, state.ema_params))
+    check_end_points(params, source)
+    check_end_points(ema, source)
     return state.replace(params=params, ema_params=ema, opt_state=(adam, *rest))
 
 

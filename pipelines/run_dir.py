@@ -100,6 +100,31 @@ def check_config(workdir: str, config: Config) -> None:
             )
 
 
+def check_model(trained: Mapping[str, Any] | None, config: Config, workdir: str) -> None:
+    """Accept a checkpoint of the same model; config.json can be changed by hand, and then belongs to none of them.
+
+    Args:
+      trained: metadata of the checkpoint that training goes on from; None at the start.
+      config: the experiment.
+      workdir: for the message.
+
+    Raises:
+      CheckpointError: of another model; the message names the first key that differs.
+    """
+    try:
+        old = configs.from_json((trained or {})["config"], "metadata")
+    except (LookupError, ConfigError):
+        # None, or of another version: its arrays tell whether they fit.
+        return
+    for key, value in differences(old, config).items():
+        if key.startswith("model.") and not key.startswith(_MAY_CHANGE):
+            held = _flatten(json.loads(configs.to_json(old))).get(key)
+            raise CheckpointError(
+                f"the newest checkpoint of {workdir} was trained with {key}={held!r}, config.json has {value!r}: "
+                "take the config that it was trained with"
+            )
+
+
 def differences(old: Config, new: Config) -> dict[str, Any]:
     """Return dotted key -> new value of what differs between two configs."""
     before, after = (_flatten(json.loads(configs.to_json(each))) for each in (old, new))

@@ -73,5 +73,5 @@ def _check_ends(step: int, row: Mapping[str, float]) -> None:
     if "gamma_0" in row and not row["gamma_0"] < row["gamma_1"]:
         raise DivergedError(
             f"step {step}: the end points of gamma have crossed, gamma_0={row['gamma_0']:.4g} is not below "
-            f"gamma_1={row['gamma_1']:.4g}. Go on from a checkpoint before that with a lower optim.learning_rate"
+            f"gamma_1={row['gamma_1']:.4g}. Train again with a lower optim.learning_rate"
         )

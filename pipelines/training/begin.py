@@ -79,11 +79,12 @@ def open_run(
     """Write what the run is, and return what is saved beside the arrays of each checkpoint.
 
     Raises:
-      CheckpointError: the run was trained on other data; a checkpoint that cannot be read.
+      CheckpointError: the run was trained on other data; a checkpoint of another model, or one that cannot be read.
       ConfigError: the run is beyond train.steps.
     """
     steps = checkpoints.steps()
     before = _newest_metadata(checkpoints)
+    run_dir.check_model(before, config, workdir)
     provenance = run_dir.provenance() | {
         "device_kind": mesh.devices.flat[0].device_kind,
         "num_devices": mesh.size,

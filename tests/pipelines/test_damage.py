@@ -240,16 +240,46 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(digits_di
     assert json.loads((killed / "config.json").read_text())["train"]["steps"] == 24
 
 
-def test_a_checkpoint_of_another_schedule_is_named(run, digits_dir, capsys):
+def edit_gamma_type(run: Path) -> None:
     path = run / "config.json"
     values = json.loads(path.read_text())
     values["model"]["gamma_type"] = "learnable_monotone"
     path.write_text(json.dumps(values))
-    assert command.main(["eval", "--workdir", str(run), "--data", digits_dir, "--force"]) == 1
-    error = capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "eval --workdir {run} --data {data} --force",
+        "eval --compare {run}@3 {run} --data {data}",
+        "sample --workdir {run} --out {out}.png",
+        "export --workdir {run} --out {out}",
+        "compress --model {run} --steps 10 --out {out}.vdmz {data}",
+    ],
+)
+def test_a_checkpoint_of_another_schedule_is_named(run, digits_dir, tmp_path, words, capsys):
+    edit_gamma_type(run)
+    words = words.format(run=run, data=digits_dir, out=tmp_path / "out")
+    assert command.main(words.split()) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
     assert "its schedule is model.gamma_type=learnable_scalar" in error
     assert "that of the config is model.gamma_type=learnable_monotone" in error
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_nor_is_it_trained_on_or_set_aside(run, digits_dir, capsys):
+    monotone = "debug model.gamma_type=learnable_monotone train.steps=8"
+    words = f"train {monotone} --workdir {run} --data {digits_dir}".split()
+    assert command.main(words) == 2
+    assert "holds a run with model.gamma_type='learnable_scalar', asked for is 'learnable_monotone'" in (
+        capsys.readouterr().err
+    )
+    edit_gamma_type(run)
+    assert command.main(words) == 1
+    error = capsys.readouterr().err
+    assert "was trained with model.gamma_type='learnable_scalar', config.json has 'learnable_monotone'" in error
     assert error.count("\n") == 1
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["3", "6"]
 
 
 def test_end_points_that_have_crossed_are_refused(finished, digits_dir, tmp_path, capsys):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import configs
-from tests.known_answers.models import GaussianVDM, gaussian
+from tests.known_answers import truths
+from tests.known_answers.models import GaussianVDM, gaussian, model_config
 from vdm_lib.config import ModelConfig
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import INTERIOR_SHARE, VDM
@@ -59,6 +60,28 @@ def test_interior_follows_the_second_moment_and_everything_else_the_bound():
         assert abs(of_moment["gamma"][name] / INTERIOR_SHARE - of_bound["gamma"][name]) > 0.1
     for name in ("mean", "variance"):
         np.testing.assert_allclose(found[name], of_bound[name], rtol=1e-4, atol=1e-6)
+
+
+def test_on_average_the_end_points_follow_the_exact_bound():
+    """Also with times that are spread over a batch: each is uniform by itself, so the mean gradient is that of the mean."""
+    assert CONFIG.antithetic_time_sampling
+
+    def one(ends, key):
+        params = {**PARAMS, "gamma": {**PARAMS["gamma"], "gamma_0": ends[0], "gamma_1": ends[1]}}
+        return bound(TRAINED, params, noise=TRAINED.draw_noise(key, 64))
+
+    ends, step = np.asarray([-3.0, 2.0]), 0.02
+    draws = jax.jit(jax.vmap(jax.grad(one), (None, 0)))(jnp.asarray(ends), jax.random.split(jax.random.key(0), 400))
+    errors = np.std(draws, axis=0, ddof=1) / np.sqrt(len(draws))
+    moves = step * np.eye(2)
+    exact = np.asarray([exact_bound(*(ends + move)) - exact_bound(*(ends - move)) for move in moves]) / (2 * step)
+    assert np.all(np.abs(np.mean(draws, axis=0) - exact) < 4.0 * errors)
+    assert np.all(errors < 0.1 * np.abs(exact))
+
+
+def exact_bound(gamma_0, gamma_1):
+    model = replace(KNOWN.model, model=model_config(gamma_0=gamma_0, gamma_1=gamma_1))
+    return truths.bound(replace(KNOWN, model=model))
 
 
 def test_the_value_is_the_same():
