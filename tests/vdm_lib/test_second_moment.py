@@ -63,7 +63,7 @@ def test_interior_follows_the_second_moment_and_everything_else_the_bound():
 
 
 def test_on_average_the_end_points_follow_the_exact_bound():
-    """Also with times that are spread over a batch: each is uniform by itself, so the mean gradient is that of the mean."""
+    """Each of the times that are spread over a batch is uniform by itself: the mean gradient is that of the mean."""
     assert CONFIG.antithetic_time_sampling
 
     def one(ends, key):
