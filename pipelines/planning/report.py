@@ -95,7 +95,7 @@ class PlanRanking:
     def markdown(self) -> str:
         """Return a table, one row for each slice as asked for and one for the change that makes it fit."""
         heads = ("config", "slice", "changes", "fits", "peak / HBM GiB per device", "TFLOP a step", "roofline a step",
-                 "hours at best")  # fmt: skip
+                 "hours at best", "US$ at best")  # fmt: skip
         rows = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
         for plan in self.plans:
             rows += [_row(each) for each in (plan, plan.remedy) if each is not None]
@@ -113,10 +113,12 @@ def rank(plans: list[Plan], refused: dict[str, str]) -> PlanRanking:
 
 
 def _row(plan: Plan) -> str:
+    price = plan.price_usd_roofline
     cells = (
         plan.config, plan.accelerator, _words(plan.changes) or "as it is", "yes" if plan.fits else "no",
         f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.2f}",
         f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"{plan.train_hours_roofline:,.0f}",
+        "not known" if price is None else f"{price:,.0f}",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -10,6 +10,7 @@ from pipelines.launch.crew import WorkerState
 from pipelines.launch.tpu_request import TpuRequest, choose_provisioning
 from pipelines.launch.verdict import Verdict, judge
 from pipelines.planning import prices
+from pipelines.planning.accelerators import GENERATIONS
 from vdm_lib.errors import ConfigError
 
 ASK = {"name": "vdm-a", "accelerator": "v3-8", "zones": ("us-central1-a",), "workdir": "gs://b/run"}
@@ -112,6 +113,12 @@ def test_a_budget_keeps_the_lower_of_both_limits():
         Budget.of(10.0, 8.0, None, "v3-8")
     with pytest.raises(ConfigError, match="positive"):
         Budget.of(0.0, None, None, "v3-8")
+
+
+def test_each_generation_has_a_price_and_spot_is_cheaper():
+    found = prices.read()
+    assert set(found.on_demand) == set(found.spot) == set(GENERATIONS)
+    assert all(found.spot[name] < found.on_demand[name] for name in GENERATIONS)
 
 
 def test_a_price_file_is_checked(tmp_path):
