@@ -1,4 +1,7 @@
-"""`python -m benchmarks [--out STEM] [NAME ...]`: measures, prints a table and keeps it; without names everything."""
+"""`python -m benchmarks [--out STEM] [NAME ...]`: measures, prints a table and keeps it; without names everything.
+
+A run of some benches replaces what is kept of them, and leaves the others.
+"""
 
 import argparse
 import importlib
@@ -7,7 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.figures import Figure
-from benchmarks.results import HEADER, here, row, write
+from benchmarks.results import HEADER, kept, now, row, write
 from pipelines.quiet import keep_quiet
 
 NAMES = (
@@ -31,13 +34,16 @@ def main(words: list[str]) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     keep_quiet()
     print(HEADER, flush=True)
-    taken: list[Figure] = []
+    results = kept(given.out)
     for name in given.names or NAMES:
+        taken: list[Figure] = []
         for figure in importlib.import_module(f"benchmarks.{name}").figures():
             print(row(figure), flush=True)
             taken.append(figure)
             # After each, so that what was measured is kept when a later one fails or is interrupted.
-            write(here(taken), given.out)
+            write(results.with_bench(now(name, taken)), given.out)
+        if taken:
+            results = results.with_bench(now(name, taken))
     return 0
 
 

@@ -16,20 +16,44 @@ HEADER = "| what | median | spread | bar |\n| --- | --- | --- | --- |"
 
 
 @dataclass(frozen=True)
-class Results:
-    """What was measured, when, with which code and on what.
+class Bench:
+    """The figures of one bench, from one run of it.
 
     Attributes:
+        name: of its module.
         taken: date and time, UTC, ISO 8601.
         commit: of the code, with `+` behind it where files differ from it; empty outside a repository.
-        machine: processor, cores, memory in GiB, Python and jax.
         figures: in the order in which they were taken.
     """
 
+    name: str
     taken: str
     commit: str
-    machine: dict[str, str | float]
     figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured on one machine, each bench when it was last run.
+
+    Attributes:
+        machine: processor, cores, memory in GiB, Python and jax.
+        benches: in the order of the table.
+    """
+
+    machine: dict[str, str | float]
+    benches: tuple[Bench, ...]
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures of all benches."""
+        return tuple(figure for bench in self.benches for figure in bench.figures)
+
+    def with_bench(self, bench: Bench) -> "Results":
+        """Return the results with this run of a bench in the place of an older one, else behind the others."""
+        if bench.name not in {each.name for each in self.benches}:
+            return Results(self.machine, (*self.benches, bench))
+        return Results(self.machine, tuple(bench if each.name == bench.name else each for each in self.benches))
 
     def to_json(self) -> str:
         """Return the text of a results file."""
@@ -40,16 +64,22 @@ class Results:
         """Return what `to_json` wrote; raises ValueError for anything else."""
         try:
             found = json.loads(text)
-            figures = tuple(Figure(**figure) for figure in found["figures"])
-            return Results(str(found["taken"]), str(found["commit"]), dict(found["machine"]), figures)
+            benches = (
+                Bench(**(bench | {"figures": tuple(Figure(**figure) for figure in bench["figures"])}))
+                for bench in found["benches"]
+            )
+            return Results(dict(found["machine"]), tuple(benches))
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"no results of `make bench`: {type(error).__name__} {error}") from error
 
     def to_markdown(self) -> str:
-        """Return the table under a line that says when and where it was taken."""
+        """Return a table for each bench, under a line that says when it was taken."""
         machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        taken = f"{self.taken}, code {self.commit or 'unknown'}; {machine}."
-        return "\n".join([taken, "", HEADER, *map(row, self.figures), ""])
+        lines = [f"{machine}. Made by `make bench`; benchmarks/README.md says how each figure is taken.", ""]
+        for bench in self.benches:
+            lines += [f"## {bench.name}", "", f"{bench.taken}, code {bench.commit or 'unknown'}", "", HEADER]
+            lines += [*map(row, bench.figures), ""]
+        return "\n".join(lines)
 
 
 def row(figure: Figure) -> str:
@@ -62,9 +92,19 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def here(figures: Sequence[Figure]) -> Results:
-    """Return figures as the results of this machine, now."""
-    return Results(datetime.now(UTC).isoformat(timespec="seconds"), _commit(), _machine(), tuple(figures))
+def now(name: str, figures: Sequence[Figure]) -> Bench:
+    """Return the figures of a bench that was run just now."""
+    return Bench(name, datetime.now(UTC).isoformat(timespec="seconds"), _commit(), tuple(figures))
+
+
+def kept(stem: Path) -> Results:
+    """Return the results in `stem`.json that are of this machine, with no bench in it if there are none."""
+    here = Results(_machine(), ())
+    try:
+        found = Results.from_json(stem.with_name(f"{stem.name}.json").read_text())
+    except (OSError, ValueError):
+        return here
+    return found if found.machine == here.machine else here
 
 
 def write(results: Results, stem: Path) -> None:

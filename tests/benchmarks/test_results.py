@@ -7,22 +7,33 @@ import pytest
 from benchmarks import compare
 from benchmarks.figures import Figure, of_repetitions
 from benchmarks.install import closure
-from benchmarks.results import Results, here, write
+from benchmarks.results import Bench, Results, kept, now, write
 
 
 def _results(*figures: Figure, machine: dict | None = None) -> Results:
-    return Results("2026-01-01T00:00:00+00:00", "abc", machine or {"cores": 2}, figures)
+    return Results(machine or {"cores": 2}, (Bench("train", "2026-01-01T00:00:00+00:00", "abc", figures),))
 
 
 def test_a_file_holds_what_was_measured(tmp_path):
-    results = here(
-        [of_repetitions("a", [1.0, 3.0, 2.0], "s", bar="under 4 s"), Figure(name="b", value=1234.5, unit="x")]
-    )
-    write(results, tmp_path / "deep" / "one.two")
-    assert Results.from_json((tmp_path / "deep" / "one.two.json").read_text()) == results
+    stem = tmp_path / "deep" / "one.two"
+    figures = [of_repetitions("a", [1.0, 3.0, 2.0], "s", bar="under 4 s"), Figure(name="b", value=1234.5, unit="x")]
+    results = kept(stem).with_bench(now("train", figures))
+    write(results, stem)
+    assert kept(stem) == results
     table = (tmp_path / "deep" / "one.two.md").read_text()
     assert "| a | 2 s | 1 to 3 | under 4 s |" in table
     assert "| b | 1,234 x |  |  |" in table
+
+
+def test_a_bench_replaces_itself_and_leaves_the_others(tmp_path):
+    old, other, new = (now(name, [Figure(name="a", value=v, unit="s")]) for name, v in [("x", 1), ("y", 2), ("x", 3)])
+    results = kept(tmp_path / "r").with_bench(old).with_bench(other).with_bench(new)
+    assert results.benches == (new, other)
+
+
+def test_results_of_another_machine_are_not_added_to(tmp_path):
+    write(_results(Figure(name="a", value=1.0, unit="s"), machine={"cores": 999}), tmp_path / "r")
+    assert kept(tmp_path / "r").benches == ()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +66,11 @@ def test_what_one_of_both_lacks_and_another_machine_are_said():
     assert "machines differ" in text
 
 
-@pytest.mark.parametrize("content", ["", "{}", json.dumps({"figures": [{"nme": 1}], "taken": 1}), "[]"])
+@pytest.mark.parametrize(
+    "content", ["", "{}", json.dumps({"benches": [{"figures": [{"nme": 1}]}], "machine": {}}), "[]"]
+)
+    "content", ["", "{}", json.dumps({"benches": [{"figures": [{"nme": 1}]}], "machine": {}}), "[]"]
+)
 def test_what_is_no_results_file_is_refused_in_one_line(tmp_path, capsys, content):
     file = tmp_path / "x.json"
     file.write_text(content)
