@@ -69,8 +69,6 @@ def test_what_one_of_both_lacks_and_another_machine_are_said():
 @pytest.mark.parametrize(
     "content", ["", "{}", json.dumps({"benches": [{"figures": [{"nme": 1}]}], "machine": {}}), "[]"]
 )
-    "content", ["", "{}", json.dumps({"benches": [{"figures": [{"nme": 1}]}], "machine": {}}), "[]"]
-)
 def test_what_is_no_results_file_is_refused_in_one_line(tmp_path, capsys, content):
     file = tmp_path / "x.json"
     file.write_text(content)
