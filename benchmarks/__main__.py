@@ -15,7 +15,7 @@ from pipelines.quiet import keep_quiet
 
 NAMES = (
     "machine", "startup", "data", "train", "yardstick", "checkpoint", "evaluate", "sample", "accuracy", "compress",
-    "compiling", "export", "flows", "install",
+    "compression_curve", "compiling", "export", "flows", "install",
 )  # fmt: skip
 LATEST = Path(__file__).parent / "results" / "latest"
 

@@ -11,7 +11,7 @@ from pipelines.compression.images_in import read_given
 from pipelines.compression.results import CompressResult
 from pipelines.place import check_file
 from pipelines.progress import Progress, telling
-from vdm_lib.compression.chunk import decode_chunk, encode_chunk
+from vdm_lib.compression.chunk import Chunk, Codec, decode_chunk, encode_chunk
 from vdm_lib.compression.container import StoredChunk, pixels_digest, serialise
 from vdm_lib.errors import ConfigError, VdmError
 from vdm_lib.records import write_atomically
@@ -61,7 +61,7 @@ def run(
     settings = make_settings(subject, steps, batch_size, first_batch)
     given = read_given(places, subject.config.data)
     images = given.images
-    with Progress("compress", total=len(images) * (2 if verify else 1), unit="image") as progress:
+    with Progress("compress", total=len(images), unit="image") as progress:
         progress.say(f"{len(images):,} images, {steps:,} steps each, {settings.batch_size} at a time")
         if given.left_out:
             more = f" and {len(given.left_out) - 5:,} more" if len(given.left_out) > 5 else ""
@@ -69,20 +69,14 @@ def run(
         with telling(progress.say, "compiling"):
             ready = make_ready(subject, settings)
         progress.begin()
-
-        stored: list[StoredChunk] = []
-        encode_seconds, net_bits = 0.0, 0
-        for index, first in enumerate(range(0, len(images), chunk_size)):
-            part = images[first : first + chunk_size]
-            before = time.perf_counter()
-            chunk = encode_chunk(ready.codec, index, part, progress.advance_and_report)
-            encode_seconds += time.perf_counter() - before
-            net_bits += chunk.net_bits
-            stored.append(StoredChunk(chunk, pixels_digest(part)))
-            if verify and not np.array_equal(
-                decode_chunk(ready.codec, index, chunk, part.shape[1:], progress.advance_and_report), part
-            ):
-                raise VdmError(f"chunk {index} does not decode to the images that it was made of: nothing is written")
+        before = time.perf_counter()
+        parts = [images[first : first + chunk_size] for first in range(0, len(images), chunk_size)]
+        chunks = [
+            encode_chunk(ready.codec, index, part, progress.advance_and_report) for index, part in enumerate(parts)
+        ]
+        encode_seconds = time.perf_counter() - before
+    verify_seconds = _verify(ready.codec, chunks, parts) if verify else None
+    stored = [StoredChunk(chunk, pixels_digest(part)) for chunk, part in zip(chunks, parts, strict=True)]
     header = header_of(subject, settings, ready, model) | {"num_images": len(images)}
     data = serialise(header, given.origin, stored)
     # Again: another job may have written it meanwhile.
@@ -97,13 +91,29 @@ def run(
         num_chunks=len(stored),
         steps=steps,
         num_bytes=len(data),
-        net_bpd=net_bits / images.size,
-        gross_bpd=sum(32 * each.chunk.words.size for each in stored) / images.size,
+        net_bpd=sum(chunk.net_bits for chunk in chunks) / images.size,
+        gross_bpd=sum(32 * chunk.words.size for chunk in chunks) / images.size,
         file_bpd=8 * len(data) / images.size,
         verified=verify,
         encode_seconds=encode_seconds,
+        verify_seconds=verify_seconds,
         seconds=time.perf_counter() - started,
     )
+
+
+def _verify(codec: Codec, chunks: Sequence[Chunk], parts: Sequence[np.ndarray]) -> float:
+    """Return how long it took to decode all chunks and to compare.
+
+    Raises:
+      VdmError: a chunk that does not decode to its images.
+    """
+    started = time.perf_counter()
+    with Progress("compress", total=sum(len(part) for part in parts), unit="verified image") as progress:
+        progress.say("verifying: every chunk is decoded again and compared")
+        for index, (chunk, part) in enumerate(zip(chunks, parts, strict=True)):
+            if not np.array_equal(decode_chunk(codec, index, chunk, part.shape[1:], progress.advance_and_report), part):
+                raise VdmError(f"chunk {index} does not decode to the images that it was made of: nothing is written")
+    return time.perf_counter() - started
 
 
 def _check_free(out: str) -> None:

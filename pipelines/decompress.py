@@ -10,6 +10,7 @@ from etils import epath
 from pipelines.compression.codec import Ready, check_ready, check_subject, load_subject, make_ready, settings_of
 from pipelines.compression.images_out import LOST_NAME, write_all, write_rest
 from pipelines.compression.results import DecompressResult
+from pipelines.place import check_directory
 from pipelines.progress import Progress, telling
 from vdm_lib.compression.chunk import decode_chunk
 from vdm_lib.compression.container import StoredChunk, parse, pixels_digest
@@ -35,10 +36,12 @@ def run(
       ConfigError: `out` holds something.
       MachineError: this machine computes other bits than the one that made the file, or constriction is missing.
       RecordError: the file is damaged; names the chunks.
+      VdmError: `out` is at a place that cannot be written.
     """
     started = time.perf_counter()
     with storage_errors(out):
         check_new_directory(out)
+    check_directory(out)
     with storage_errors(file):
         try:
             archive = parse(epath.Path(file).read_bytes(), file)

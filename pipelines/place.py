@@ -33,6 +33,16 @@ def check_file(out: str, what: str, endings: tuple[str, ...]) -> None:
     _check_writable(out)
 
 
+def check_directory(out: str) -> None:
+    """Accept a place for a directory to make; what is there already is another question.
+
+    Raises:
+      VdmError: a place that cannot be written.
+    """
+    if "://" not in out:
+        _check_writable(out)
+
+
 def _check_writable(out: str) -> None:
     """Raise VdmError if nothing can be made in the nearest directory above `out` that exists."""
     place = Path(out).absolute().parent

@@ -19,8 +19,8 @@ def add_to(commands: Subcommands) -> None:
                    usage="vdm eval [key=value ...] --workdir WORKDIR --data DATA [--step STEP] [--force]\n"
                          "                [--reference-protocol] [--allow-other-data] [--json]\n"
                          "       vdm eval [key=value ...] --compare RUN[@STEP] RUN[@STEP] --data DATA [--json]\n"
-                         "       vdm eval [key=value ...] --codec N --workdir WORKDIR --data DATA [--step STEP] "
-                         "[--json]\n"
+                         "       vdm eval [key=value ...] --codec N [--codec-repeats R] --workdir WORKDIR --data DATA "
+                         "[--step STEP] [--json]\n"
                          "       vdm eval CONFIG [key=value ...] --checkpoint SRC --workdir WORKDIR --data DATA "
                          "[--json]")  # fmt: skip
     evaluate.add_argument("words", nargs="*", metavar="CONFIG | key=value",
@@ -34,6 +34,9 @@ def add_to(commands: Subcommands) -> None:
     evaluate.add_argument("--codec", type=int, metavar="N",
                           help="compress the first N test images and compare their real rate with the bound, PNG, WebP "
                                "and JPEG XL")  # fmt: skip
+    evaluate.add_argument("--codec-repeats", type=int, default=1, metavar="R",
+                          help="with --codec: codes of each image, each beginning with other bits; their mean has less "
+                               "chance in it (default 1)")  # fmt: skip
     evaluate.add_argument("--reference-protocol", action="store_true",
                           help="draw images and times as google-research/vdm did: eval.protocol=reference"
                           )  # fmt: skip
@@ -65,7 +68,8 @@ def run(args: argparse.Namespace) -> Any:
         if args.checkpoint or args.step == "all":
             raise ConfigError("--codec takes one step of a run: leave out --checkpoint and --step all")
         return job("referee")(
-            args.workdir, args.data, args.codec, overrides=overrides, allow_other_data=args.allow_other_data,
+            args.workdir, args.data, args.codec, repeats=args.codec_repeats, overrides=overrides,
+            allow_other_data=args.allow_other_data,
             step=None if args.step == "latest" else int(args.step),
         )  # fmt: skip
     if args.checkpoint is None:

@@ -39,8 +39,8 @@ class Settings:
     """Images that go through the chain together."""
     first_batch: int
     """Images of the first batch of a chunk."""
-    images_per_call: int
-    """Images that go through the network together."""
+    images_per_call: tuple[int, ...]
+    """Images that go through the network together, in calls of different sizes with the largest first."""
     bins_per_std: int = BINS_PER_STD
     """Parts of a standard deviation that latents are told in."""
 
@@ -77,8 +77,8 @@ def make_settings(subject: Subject, steps: int, batch_size: int | None, first_ba
     Raises:
       ConfigError: a number out of its range.
     """
-    at_once = images_per_call(subject.model)
-    batch_size = _CALLS_A_BATCH * at_once if batch_size is None else batch_size
+    sizes = images_per_call(subject.model)
+    batch_size = _CALLS_A_BATCH * sizes[0] if batch_size is None else batch_size
     first_batch = max(1, batch_size // 8) if first_batch is None else first_batch
     for name, value, most in (
         ("--steps", steps, _MOST_STEPS),
@@ -87,7 +87,7 @@ def make_settings(subject: Subject, steps: int, batch_size: int | None, first_ba
     ):
         if not 1 <= value <= most:
             raise ConfigError(f"{name} must lie in 1..{most}, got {value}")
-    return Settings(steps, batch_size, first_batch, min(at_once, batch_size))
+    return Settings(steps, batch_size, first_batch, tuple(dict.fromkeys(min(size, batch_size) for size in sizes)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def header_of(subject: Subject, settings: Settings, ready: Ready, model_path: st
 
 def settings_of(header: Mapping[str, Any]) -> Settings:
     """Return the settings that a file was made with."""
-    return Settings(**header["settings"])
+    return Settings(**header["settings"] | {"images_per_call": tuple(header["settings"]["images_per_call"])})
 
 
 def check_subject(subject: Subject, header: Mapping[str, Any], file: str) -> None:

@@ -1,5 +1,6 @@
 """What the jobs about compressed images return; see `pipelines.results`. Imports no jax."""
 
+import math
 from dataclasses import dataclass, field
 
 from pipelines.tables import columns, duration, rounded
@@ -22,6 +23,7 @@ class CompressResult:
         file_bpd: the whole file, with header, names and labels.
         verified: it was decoded again and compared.
         encode_seconds: time of the encoding, without compilation.
+        verify_seconds: time of the decoding and comparing; None if it was left out.
         seconds: wall time of the job.
     """
 
@@ -36,11 +38,14 @@ class CompressResult:
     file_bpd: float
     verified: bool
     encode_seconds: float
+    verify_seconds: float | None
     seconds: float
 
     def __str__(self) -> str:
         """Return the file, its rates and the time."""
-        per_s = rounded(self.num_images / max(self.encode_seconds, 1e-9))
+        speeds = [f"{_per_s(self.num_images, self.encode_seconds)} images/s encoded"]
+        if self.verify_seconds is not None:
+            speeds.append(f"{_per_s(self.num_images, self.verify_seconds)} images/s verified")
         return columns(
             [
                 (f"{self.num_images:,} images in {self.file}",),
@@ -50,7 +55,7 @@ class CompressResult:
                 ("gross rate", f"{self.gross_bpd:.4f} bits/dim, with the bits that chunks begin with"),
                 ("of the whole file", f"{self.file_bpd:.4f} bits/dim, with header, names and labels"),
                 ("verified", "decoded again, every pixel is the same" if self.verified else "no (--no-verify)"),
-                ("time", f"{duration(self.seconds)} in all, {per_s} images/s encoded"),
+                ("time", ", ".join([f"{duration(self.seconds)} in all", *speeds])),
             ]
         )
 
@@ -75,7 +80,7 @@ class DecompressResult:
 
     def __str__(self) -> str:
         """Return one line, and one for what is lost."""
-        per_s = rounded(self.num_images / max(self.decode_seconds, 1e-9))
+        per_s = _per_s(self.num_images, self.decode_seconds)
         head = f"{self.num_images:,} images in {self.out}, {duration(self.seconds)} ({per_s} images/s decoded)"
         lost = ", ".join(f"{first} to {last}" for first, last in self.lost)
         return f"{head}\nlost: images {lost}, listed in {self.out}/LOST.json" if lost else head
@@ -90,14 +95,19 @@ class RefereeResult:
         step: updates behind the checkpoint.
         num_images: images that were encoded and decoded.
         steps: steps T of the code and of the bound.
+        repeats: codes of each image, which begin with other bits; rates are their means.
         net_bpd: rate of the real code, without the bits that it begins with.
-        net_bpd_stderr: its standard error as an estimate of the bound: which latents were drawn is chance.
+        net_bpd_stderr: its standard error: which latents were drawn is chance.
         gross_bpd: rate with the bits that it begins with.
         bound_bpd: the bound as `vdm eval` measures it.
+        bound_bpd_stderr: its standard error, of these images.
         coder_loss_bpd: what the code takes above the ideal code of the very latents that it drew.
+        coder_loss_bpd_stderr: its standard error; None of a single code.
         without_chance_bpd: net_bpd less the part of it that is chance and has the mean zero.
         difference_bpd: without_chance_bpd less bound_bpd.
-        difference_stderr: its standard error, from the differences of single images.
+        difference_stderr: its standard error, the bound's within.
+        encode_images_per_s: speed of the encoding, without compilation.
+        decode_images_per_s: the same of the decoding.
         other_bpd: rates of general formats.
     """
 
@@ -105,26 +115,43 @@ class RefereeResult:
     step: int
     num_images: int
     steps: int
+    repeats: int
     net_bpd: float
     net_bpd_stderr: float
     gross_bpd: float
     bound_bpd: float
+    bound_bpd_stderr: float
     coder_loss_bpd: float
+    coder_loss_bpd_stderr: float | None
     without_chance_bpd: float
     difference_bpd: float
     difference_stderr: float
+    encode_images_per_s: float
+    decode_images_per_s: float
     other_bpd: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return the rates below each other."""
-        head = f"step {self.step:,}: {self.num_images:,} test images, {self.steps:,} steps, decoded to the same pixels"
+        codes = f", {self.repeats} codes of each" if self.repeats > 1 else ""
+        head = f"{self.num_images:,} test images{codes}, {self.steps:,} steps, decoded to the same pixels"
+        real = with_error(self.net_bpd - self.bound_bpd, math.hypot(self.net_bpd_stderr, self.bound_bpd_stderr))
+        loss = f"{self.coder_loss_bpd:.5f}"
+        if self.coder_loss_bpd_stderr is not None:
+            loss = with_error(self.coder_loss_bpd, self.coder_loss_bpd_stderr)
+        speeds = f"{rounded(self.encode_images_per_s)} images/s encoded, {rounded(self.decode_images_per_s)} decoded"
         rows = [
             ("real code, net", f"{with_error(self.net_bpd, self.net_bpd_stderr)} bits/dim"),
             ("real code, gross", f"{self.gross_bpd:.3f} bits/dim, with the bits that it begins with"),
-            ("the same without chance", f"{self.without_chance_bpd:.4f} bits/dim"),
-            ("of it the coder's own loss", f"{self.coder_loss_bpd:.5f} bits/dim"),
-            ("bound with as many steps", f"{self.bound_bpd:.4f} bits/dim"),
-            ("difference", f"{with_error(self.difference_bpd, self.difference_stderr)} bits/dim"),
+            ("bound with as many steps", f"{with_error(self.bound_bpd, self.bound_bpd_stderr)} bits/dim"),
+            ("real code less bound", f"{real} bits/dim"),
+            ("code without chance", f"{self.without_chance_bpd:.4f} bits/dim"),
+            ("of it the coder's own loss", f"{loss} bits/dim"),
+            ("without chance less bound", f"{with_error(self.difference_bpd, self.difference_stderr)} bits/dim"),
             *((name, f"{bpd:.3f} bits/dim") for name, bpd in self.other_bpd.items()),
+            ("time", speeds),
         ]
-        return columns([(head,), *rows])
+        return columns([(f"step {self.step:,}: {head}",), *rows])
+
+
+def _per_s(count: int, seconds: float) -> str:
+    return rounded(count / max(seconds, 1e-9))

@@ -92,7 +92,10 @@ def encode_chunk(
         # Of all that has been popped below the top, a batch needs its share again.
         need_bits = 32.0 * (began_words - stack.lowest_words) / max(counts[0], 1)
         there_bits = stack.num_bits - 32.0 * stack.lowest_words
-        count = min(codec.batch_size, max(counts[0], math.floor(there_bits / max(need_bits, 1.0))))
+        enough_for = there_bits / max(need_bits, 1.0)
+        # Doubled, not by as many as would do: the network's calls have few sizes, and room left in them is lost time.
+        while count < codec.batch_size and min(2 * count, codec.batch_size) <= enough_for:
+            count = min(2 * count, codec.batch_size)
     known = stack.lowest_words - _WORDS_IN_HAND
     return Chunk(tuple(counts), stack.words()[known:], known, stack.num_bits - began_bits)
 

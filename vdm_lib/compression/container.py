@@ -77,7 +77,9 @@ def parse(data: bytes, name: str) -> Archive:
         raise RecordError(f"{name} is no file of `vdm compress`")
     version = int.from_bytes(data[4:8], "little")
     if version != FORMAT_VERSION:
-        raise RecordError(f"{name} has format version {version}, this program reads {FORMAT_VERSION}")
+        raise RecordError(
+            f"{name} has format version {version}, this program reads {FORMAT_VERSION}: it is newer, or damaged"
+        )
     at = 8
     header, head, at = _read_section(data, at, f"the header of {name}")
     origin, _, at = _read_section(data, at, f"the list of images of {name}")

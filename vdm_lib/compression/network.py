@@ -1,15 +1,17 @@
 """The network as one program that gives the same bits on every call, to the encoder and to the decoder.
 
-Images go through it in calls of a fixed size. On a CPU each call runs on one thread, so that sums are not cut
-differently on another number of cores or devices, and as many calls as there are cores run at the same time.
+Images go through it in calls of a few fixed sizes; which ones, the number of images alone decides. On a CPU each call
+runs on one thread, so that sums are not cut differently on another number of cores or devices, and as many calls as
+there are cores run at the same time.
 """
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,38 +28,84 @@ _MOST_IMAGES_A_CALL = 16
 _PROBES = 5
 
 
-def images_per_call(model: VDM) -> int:
-    """Return how many images a call takes: on a CPU those whose activations a core's cache holds."""
+def images_per_call(model: VDM) -> tuple[int, ...]:
+    """Return how many images calls take, the largest first.
+
+    On a CPU the largest have as many as a core's cache holds the activations of, and there are two smaller sizes for
+    the first batches of a chunk: an image takes longer in them, but all cores have something to do.
+    """
+    if jax.default_backend() != "cpu":
+        return (_MOST_IMAGES_A_CALL,)
     height, width, _ = model.data.image_shape
     at_once = _CACHE_BYTES // (4 * height * width * model.model.n_embd)
-    return max(1, min(at_once, _MOST_IMAGES_A_CALL)) if jax.default_backend() == "cpu" else _MOST_IMAGES_A_CALL
+    large = max(1, min(at_once, _MOST_IMAGES_A_CALL))
+    return tuple(dict.fromkeys(max(1, large // part) for part in (1, 2, 4)))
+
+
+def calls(num_images: int, sizes: Sequence[int]) -> list[int]:
+    """Return the sizes of the calls that images go through: the largest that two can be filled of, then smaller ones.
+
+    The last one may have room left.
+    """
+    found: list[int] = []
+    for size in sizes[:-1]:
+        if num_images >= 2 * size:
+            found += [size] * (num_images // size)
+            num_images %= size
+    return found + [sizes[-1]] * -(-num_images // sizes[-1])
+
+
+def _sum_pixels_first(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    """Apply flax's GroupNorm in another order: means over the pixels, then over the channels of a group.
+
+    It differs by float32 rounding alone. Of flax's order, both at once, XLA's CPU backend makes a loop without vectors,
+    which takes a fifth of the time of the whole network.
+    """
+    norm = context.module
+    if not isinstance(norm, nn.GroupNorm) or norm.num_groups is None or context.method_name != "__call__":
+        return call(*args, **kwargs)
+    (x,) = args
+    pixels, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
+    size = channels // norm.num_groups
+
+    def of_group(values: jax.Array) -> jax.Array:
+        means = values.mean(pixels).reshape(-1, norm.num_groups, size).mean(-1)
+        return jnp.repeat(means, size, axis=-1).reshape(-1, *(1 for _ in pixels), channels)
+
+    mean = of_group(x)
+    variance = jnp.maximum(of_group(jnp.square(x)) - jnp.square(mean), 0.0)
+    params = norm.variables["params"]
+    return (x - mean) * (jax.lax.rsqrt(variance + norm.epsilon) * params["scale"]) + params["bias"]
 
 
 class Network:
-    """eps_hat of a model, compiled for calls of a fixed number of images on the first device."""
+    """eps_hat of a model, compiled for calls of a few sizes on the first device."""
 
-    def __init__(self, model: VDM, params: Params, call_size: int) -> None:
-        """Compile.
+    def __init__(self, model: VDM, params: Params, sizes: tuple[int, ...]) -> None:
+        """Compile for calls of so many images, different numbers with the largest first.
 
         Raises:
           ConfigError: a model with classes that was never trained without labels.
         """
         if model.model.num_classes and not model.model.label_dropout:
             raise ConfigError("a model with classes compresses only if it was trained with model.label_dropout")
-        self.model, self.call_size = model, call_size
+        self.model, self.sizes = model, sizes
         self._device = jax.local_devices()[0]
         self._params = jax.device_put(params, self._device)
-        spec = jax.ShapeDtypeStruct((call_size, *model.data.image_shape), np.float32)
         is_cpu = self._device.platform == "cpu"
+        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if is_cpu else 1, "network")
+        self._programs = dict(zip(sizes, self._threads.map(self._compiled, sizes), strict=True))
 
+    def _compiled(self, size: int) -> Callable[..., jax.Array]:
         def eps_hat(params: Params, z: jax.Array, gamma: jax.Array) -> jax.Array:
-            none = jnp.zeros(call_size)
-            return model.eps_hat(params, z, jnp.broadcast_to(gamma, (call_size,)), none)
+            with nn.intercept_methods(_sum_pixels_first):
+                return self.model.eps_hat(params, z, jnp.broadcast_to(gamma, (size,)), jnp.zeros(size))
 
+        spec = jax.ShapeDtypeStruct((size, *self.model.data.image_shape), np.float32)
+        is_cpu = self._device.platform == "cpu"
         with jax.default_device(self._device), jax.default_matmul_precision("float32"):
             lowered = jax.jit(eps_hat).lower(self._params, spec, jax.ShapeDtypeStruct((), np.float32))
-            self._program = lowered.compile({"xla_cpu_multi_thread_eigen": False} if is_cpu else None)
-        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if is_cpu else 1, "network")
+            return lowered.compile({"xla_cpu_multi_thread_eigen": False} if is_cpu else None)
 
     def gammas(self, num_steps: int) -> Float[np.ndarray, " n"]:
         """Return gamma at the times 0, 1/T, ..., 1, float32."""
@@ -66,26 +114,24 @@ class Network:
 
     def __call__(self, z: Float[np.ndarray, "b h w c"], gamma: float) -> Float32[np.ndarray, "b h w c"]:
         """Return eps_hat; rows that fill up the last call are zeros and left out again."""
-        size = self.call_size
-        calls = -(-len(z) // size)
-        filled = np.zeros((calls * size, *z.shape[1:]), np.float32)
+        sizes = calls(len(z), self.sizes)
+        filled = np.zeros((sum(sizes), *z.shape[1:]), np.float32)
         filled[: len(z)] = z
-        parts: Sequence[np.ndarray] = list(
-            self._threads.map(lambda i: self._call(filled[i * size : (i + 1) * size], gamma), range(calls))
-        )
-        return np.concatenate(parts)[: len(z)]
+        parts = self._threads.map(lambda part: self._call(part, gamma), np.split(filled, np.cumsum(sizes)[:-1]))
+        return np.concatenate(list(parts))[: len(z)]
 
     def _call(self, z: Float32[np.ndarray, "b h w c"], gamma: float) -> np.ndarray:
-        return np.asarray(self._program(self._params, z, np.float32(gamma)))
+        return np.asarray(self._programs[len(z)](self._params, z, np.float32(gamma)))
 
     def probe(self, gammas: Float[np.ndarray, " n"]) -> str:
-        """Return hex SHA-256 over all gammas and over what the network says about fixed latents at some of them."""
+        """Return hex SHA-256 over all gammas and over what each program says about fixed latents at some of them."""
         digest = hashlib.sha256(np.asarray(gammas, "<f4").tobytes())
-        shape = (self.call_size, *self.model.data.image_shape)
-        words = seed_words(int(np.prod(shape)), b"probe").reshape(shape)
-        z = (words.astype(np.float64) * 2.0**-30 - 2.0).astype(np.float32)
-        for i in np.linspace(0, len(gammas) - 1, min(_PROBES, len(gammas))).round().astype(int):
-            digest.update(self._call(z, float(gammas[i])).astype("<f4").tobytes())
+        for size in self._programs:
+            shape = (size, *self.model.data.image_shape)
+            words = seed_words(int(np.prod(shape)), b"probe").reshape(shape)
+            z = (words.astype(np.float64) * 2.0**-30 - 2.0).astype(np.float32)
+            for i in np.linspace(0, len(gammas) - 1, min(_PROBES, len(gammas))).round().astype(int):
+                digest.update(self._call(z, float(gammas[i])).astype("<f4").tobytes())
         return digest.hexdigest()
 
     def settings(self) -> dict[str, Any]:
@@ -93,7 +139,7 @@ class Network:
         return {
             "backend": self._device.platform,
             "device_kind": self._device.device_kind,
-            "images_per_call": self.call_size,
+            "images_per_call": list(self.sizes),
             "dtype": self.model.compute_dtype,
             "matmul_precision": "float32",
             "threads_per_call": 1 if self._device.platform == "cpu" else None,

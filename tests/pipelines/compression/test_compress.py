@@ -72,6 +72,8 @@ def test_pngs_folders_and_arrays_come_back(run, images, tmp_path, capsys):
     assert vdm("compress", "--model", run, "--steps", STEPS, *given, "--out", tmp_path / "x.vdmz") == 0
     said = capsys.readouterr()
     assert "notes.txt" in said.err and "1 files that are no PNGs" in said.out
+    # Verifying is counted for itself.
+    assert "compress: image 6 of 6" in said.err and "compress: verified image 6 of 6" in said.err
     assert vdm("decompress", tmp_path / "x.vdmz", "--out", tmp_path / "out") == 0
     out = tmp_path / "out"
     np.testing.assert_array_equal(np.asarray(Image.open(out / "black.png")), extremes[0])
@@ -114,6 +116,13 @@ def test_a_file_that_exists_is_not_written_over(run, packed, images, tmp_path, c
     monkeypatch.setattr(pipelines.compress, "serialise", lambda *_: late.write_bytes(b"other") and b"mine")
     assert vdm("compress", "--model", run, "--steps", 2, tmp_path / "x.npy", "--out", late, "--no-verify") == 2
     assert (packed.read_bytes(), late.read_bytes()) == (before, b"other")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_anything_is_decoded(packed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.decompress.load_subject", None)
+    (tmp_path / "file").write_text("no directory")
+    assert vdm("decompress", packed, "--out", tmp_path / "file" / "out") == 1
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_another_model_is_refused(packed, tmp_path, capsys, monkeypatch):
@@ -208,10 +217,13 @@ def test_a_terminated_job_leaves_nothing(run, images, tmp_path):
 @pytest.mark.slow
 def test_the_referee_reports_rates_beside_the_bound(run, digits_dir, capsys):
     words = ["eval", "model.timesteps=3", "eval.passes=2", "--codec", 12, "--workdir", run, "--data", digits_dir]
-    assert vdm(*words, "--json") == 0
+    assert vdm(*words, "--codec-repeats", 2, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["steps"] == 3 and result["num_images"] == 12 and result["gross_bpd"] > result["net_bpd"]
     assert {name.split(",")[0] for name in result["other_bpd"]} == {"PNG", "WebP lossless", "JPEG XL lossless"}
     # The parts are of one account.
     assert result["difference_bpd"] == pytest.approx(result["without_chance_bpd"] - result["bound_bpd"], abs=1e-9)
-    assert (run / "codec" / "6-timesteps=3-images=12.json").exists()
+    assert result["difference_stderr"] > result["bound_bpd_stderr"] > 0.0 < result["coder_loss_bpd_stderr"]
+    assert (run / "codec" / "6-timesteps=3-images=12-repeats=2.json").exists()
+    assert vdm(*words, "--codec-repeats", 0) == 2
+    assert "--codec-repeats must be at least 1" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import configs
 from vdm_lib.compression.account import Account, joined
 from vdm_lib.compression.chunk import Codec, decode_chunk, encode_chunk
 from vdm_lib.compression.ladder import Ladder
-from vdm_lib.compression.network import Network
+from vdm_lib.compression.network import Network, calls
 from vdm_lib.compression.stack import Spread, Stack, seed_words
 from vdm_lib.errors import ConfigError, RecordError
 from vdm_lib.model import VDM
@@ -134,4 +134,11 @@ def test_a_schedule_that_does_not_rise_is_refused():
 def test_a_model_that_always_had_labels_is_refused():
     config = configs.load("digits_cond", {"model.label_dropout": 0.0})
     with pytest.raises(ConfigError, match="label_dropout"):
-        Network(VDM.from_config(config), {}, 4)
+        Network(VDM.from_config(config), {}, (4,))
+
+
+@given(num_images=st.integers(1, 200), sizes=st.lists(st.integers(1, 16), min_size=1, max_size=4, unique=True))
+def test_calls_hold_all_images_and_leave_less_room_than_the_smallest(num_images, sizes):
+    sizes = sorted(sizes, reverse=True)
+    found = calls(num_images, sizes)
+    assert set(found) <= set(sizes) and 0 <= sum(found) - num_images < sizes[-1]

@@ -82,5 +82,7 @@ def test_a_damaged_header_and_bytes_too_many_are_errors():
         damaged[at] ^= 0x10
         with pytest.raises(RecordError, match="x"):
             parse(bytes(damaged), "x")
+    with pytest.raises(RecordError, match="format version 3, this program reads 1: it is newer, or damaged"):
+        parse(data[:4] + b"\x03" + data[5:], "x")
     with pytest.raises(RecordError, match="2 bytes more"):
         parse(data + b"zz", "x")

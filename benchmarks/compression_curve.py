@@ -1,0 +1,96 @@
+"""The rate of the real code against the number of steps T, beside the bound with as many, on the demo's test images.
+
+Runs `vdm eval --codec` at each T in a process of its own, for its peak memory, and writes a picture beside the demo's
+run. Ten minutes on 2 cores.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure as Picture
+
+from benchmarks.figures import Figure
+
+DEMO, PICTURE = Path("demo"), Path("demo/compression-curve.png")
+STEPS = (10, 50, 100, 250, 500, 1000)
+NUM_IMAGES, PASSES = 64, 64
+REPEATS = {10: 16, 50: 8, 100: 6, 250: 4, 500: 2, 1000: 2}
+"""Codes of each image: fewer where one takes long."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    steps: int
+    found: dict[str, Any]
+    peak_mib: float
+
+
+def figures() -> Iterator[Figure]:
+    """Yield rate, bound, speed and memory at each T; needs `make demo`."""
+    if not (DEMO / "run" / "checkpoints").exists():
+        return
+    points: list[_Point] = []
+    for steps in STEPS:
+        points.append(_measure(steps))
+        yield from _figures(points[-1])
+        _draw(points)
+
+
+def _measure(steps: int) -> _Point:
+    words = [f"model.timesteps={steps}", f"eval.passes={PASSES}", "--workdir", DEMO / "run", "--data", DEMO / "data"]
+    words += ["--codec", NUM_IMAGES, "--codec-repeats", REPEATS[steps], "--json"]
+    command = [sys.executable, "-m", "pipelines.command", "eval", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        said = job.stdout.read()
+        _, status, used = os.wait4(job.pid, 0)
+        job.returncode = os.waitstatus_to_exitcode(status)
+    if job.returncode:
+        raise AssertionError(f"vdm eval --codec ended with {job.returncode}")
+    return _Point(steps, json.loads(said), used.ru_maxrss / 1024)
+
+
+def _figures(point: _Point) -> Iterator[Figure]:
+    about = f"digits, {point.steps} steps"
+    for name, key in (("real code, net", "net"), ("the bound", "bound")):
+        yield _with_error(f"{about}: {name}", point.found[f"{key}_bpd"], point.found[f"{key}_bpd_stderr"])
+    less = point.found["difference_bpd"], point.found["difference_stderr"]
+    yield _with_error(f"{about}: code without chance less bound", *less)
+    yield _with_error(
+        f"{about}: the coder's own loss", point.found["coder_loss_bpd"], point.found["coder_loss_bpd_stderr"]
+    )
+    for way in ("encode", "decode"):
+        yield Figure(name=f"{about}: to {way}", value=1e3 / point.found[f"{way}_images_per_s"], unit="ms/image")
+    yield Figure(name=f"{about}: peak memory of the process", value=point.peak_mib, unit="MiB")
+
+
+def _with_error(name: str, value: float, error: float) -> Figure:
+    return Figure(name=name, value=value, unit="bits/dim", least=value - error, greatest=value + error)
+
+
+def _draw(points: list[_Point]) -> None:
+    picture = Picture(figsize=(6.4, 4.0), layout="constrained")
+    axes = picture.subplots()
+    steps = [point.steps for point in points]
+
+    def column(key: str) -> list[float]:
+        return [point.found[key] for point in points]
+
+    axes.errorbar(steps, column("net_bpd"), column("net_bpd_stderr"), label="real code, net", marker="o", capsize=3)
+    axes.errorbar(steps, column("bound_bpd"), column("bound_bpd_stderr"), label="bound with T steps", marker="x",
+                  linestyle="--", capsize=3)  # fmt: skip
+    for name, bpd in points[0].found["other_bpd"].items():
+        if name.endswith("in one picture") and not name.startswith("PNG"):
+            axes.axhline(bpd, color="grey", linewidth=1, linestyle=":")
+            axes.annotate(name, (STEPS[-1], bpd), ha="right", va="bottom", color="grey", fontsize=8)
+    axes.set(xscale="log", xlabel="steps T", ylabel="bits per dimension", title=f"{NUM_IMAGES} test images of digits")
+    axes.set_xticks(STEPS, [f"{each:,}" for each in STEPS])
+    axes.minorticks_off()
+    axes.legend(frameon=False, loc="center right")
+    picture.savefig(PICTURE, dpi=110)
