@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +19,7 @@ from jaxtyping import Float, Float32
 from vdm_lib.compression.stack import seed_words
 from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM
+from vdm_lib.norms import pixels_first
 from vdm_lib.types import Params
 
 # Of one layer's activations.
@@ -55,29 +55,6 @@ def calls(num_images: int, sizes: Sequence[int]) -> list[int]:
     return found + [sizes[-1]] * -(-num_images // sizes[-1])
 
 
-def _sum_pixels_first(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-    """Apply flax's GroupNorm in another order: means over the pixels, then over the channels of a group.
-
-    It differs by float32 rounding alone. Of flax's order, both at once, XLA's CPU backend makes a loop without vectors,
-    which takes a fifth of the time of the whole network.
-    """
-    norm = context.module
-    if not isinstance(norm, nn.GroupNorm) or norm.num_groups is None or context.method_name != "__call__":
-        return call(*args, **kwargs)
-    (x,) = args
-    pixels, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
-    size = channels // norm.num_groups
-
-    def of_group(values: jax.Array) -> jax.Array:
-        means = values.mean(pixels).reshape(-1, norm.num_groups, size).mean(-1)
-        return jnp.repeat(means, size, axis=-1).reshape(-1, *(1 for _ in pixels), channels)
-
-    mean = of_group(x)
-    variance = jnp.maximum(of_group(jnp.square(x)) - jnp.square(mean), 0.0)
-    params = norm.variables["params"]
-    return (x - mean) * (jax.lax.rsqrt(variance + norm.epsilon) * params["scale"]) + params["bias"]
-
-
 class Network:
     """eps_hat of a model, compiled for calls of a few sizes on the first device."""
 
@@ -98,7 +75,7 @@ class Network:
 
     def _compiled(self, size: int) -> Callable[..., jax.Array]:
         def eps_hat(params: Params, z: jax.Array, gamma: jax.Array) -> jax.Array:
-            with nn.intercept_methods(_sum_pixels_first):
+            with pixels_first():
                 return self.model.eps_hat(params, z, jnp.broadcast_to(gamma, (size,)), jnp.zeros(size))
 
         spec = jax.ShapeDtypeStruct((size, *self.model.data.image_shape), np.float32)
