@@ -1,6 +1,7 @@
 """The gradient that trains the schedule `learnable_monotone`, against what it is said to be."""
 
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,7 @@ def second_moment(model, params):
     return INTERIOR_SHARE * jnp.mean(jnp.square(nats_to_bpd(diff, model.data.num_dims)))
 
 
+@cache
 def gradient(function, model):
     return jax.jit(jax.grad(lambda params: function(model, params)))(PARAMS)
 
