@@ -49,6 +49,20 @@ def digits_dir(shared_tmp: Path) -> str:
     return str(out)
 
 
+@pytest.fixture(scope="session")
+def debug_run(shared_tmp: Path, digits_dir: str) -> Path:
+    """A run of the config `debug`, trained by the first test process that asks for it: to be copied, not changed."""
+    import configs
+    import pipelines.train
+
+    out = shared_tmp / "debug"
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            pipelines.train.run(configs.load("debug"), digits_dir, f"{out}.part")
+            Path(f"{out}.part").rename(out)
+    return out
+
+
 @pytest.fixture
 def gcs() -> Iterator[Emulator]:
     """An object store with one bucket named `bucket`; `gcs.environment()` leads other processes to it."""

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import jax
@@ -7,7 +8,6 @@ from PIL import Image
 
 import configs
 import pipelines.sample
-import pipelines.train
 from pipelines import command
 from vdm_lib.images import grid
 from vdm_lib.model import VDM
@@ -16,10 +16,8 @@ from vdm_lib.sampling import sample
 
 
 @pytest.fixture(scope="module")
-def run(digits_dir, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("sample") / "run"
-    pipelines.train.run(configs.load("debug"), digits_dir, str(workdir))
-    return workdir
+def run(debug_run, tmp_path_factory) -> Path:
+    return Path(shutil.copytree(debug_run, tmp_path_factory.mktemp("sample") / "run"))
 
 
 def test_the_picture_shows_what_the_library_draws_in_one_piece(run, tmp_path):

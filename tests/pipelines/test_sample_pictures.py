@@ -1,20 +1,17 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import configs
-import pipelines.train
 from pipelines import command
 
 
 @pytest.fixture(scope="module")
-def run(digits_dir, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("pictures") / "run"
-    pipelines.train.run(configs.load("debug"), digits_dir, str(workdir))
-    return workdir
+def run(debug_run, tmp_path_factory) -> Path:
+    return Path(shutil.copytree(debug_run, tmp_path_factory.mktemp("pictures") / "run"))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -9,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import configs
-import pipelines.train
 from pipelines import command
 from pipelines.quality.classifiers import Classifiers
 from pipelines.quality.features import read_features
@@ -18,10 +17,8 @@ from vdm_lib.data import load_split
 
 
 @pytest.fixture(scope="module")
-def run(digits_dir, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("quality") / "run"
-    pipelines.train.run(configs.load("debug"), digits_dir, str(workdir))
-    return workdir
+def run(debug_run, tmp_path_factory) -> Path:
+    return Path(shutil.copytree(debug_run, tmp_path_factory.mktemp("quality") / "run"))
 
 
 def export(path: Path, shape: str, function) -> Path:

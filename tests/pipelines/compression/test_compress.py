@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import configs
 import pipelines.compress
-import pipelines.train
 from pipelines import command
 from vdm_lib.data import load_split
 
@@ -21,10 +20,8 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def run(digits_dir, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("compress") / "run"
-    pipelines.train.run(configs.load("debug"), digits_dir, str(workdir))
-    return workdir
+def run(debug_run, tmp_path_factory) -> Path:
+    return Path(shutil.copytree(debug_run, tmp_path_factory.mktemp("compress") / "run"))
 
 
 @pytest.fixture(scope="module")
