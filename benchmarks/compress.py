@@ -22,7 +22,7 @@ from vdm_lib.compression.chain import EpsHat
 from vdm_lib.compression.chunk import Codec, decode_chunk, encode_chunk
 from vdm_lib.data import load_split
 
-DEMO, STEPS, NUM_IMAGES, NUM_IMAGES_OF_COMMAND = Path("demo"), 100, 160, 640
+DEMO, STEPS, NUM_IMAGES, NUM_IMAGES_OF_COMMAND = Path("demo"), 100, 192, 640
 _BAR = "at least 20"
 
 

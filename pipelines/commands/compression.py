@@ -21,8 +21,8 @@ def add_to(commands: Subcommands) -> None:
     compress.add_argument("--step", type=int, help="step of the checkpoint of a run (default: the newest)")
     compress.add_argument("--batch", type=int, metavar="N", help="images at a time (default: what suits the device)")
     compress.add_argument("--first-batch", type=int, metavar="N",
-                          help="images of the first batch of a chunk (default an eighth of a batch): more are faster "
-                               "and cost more bits")  # fmt: skip
+                          help="images of the first batch of a chunk (default: what suits the device): more are "
+                               "faster and cost more bits")  # fmt: skip
     compress.add_argument("--chunk", type=int, metavar="N", default=4096,
                           help="images that are lost together if a byte is damaged (default 4096)")  # fmt: skip
     compress.add_argument("--no-verify", action="store_true", help="do not decode again and compare")

@@ -26,7 +26,8 @@ from vdm_lib.types import Params
 
 BINS_PER_STD = 16
 _MOST_STEPS = 100_000
-_CALLS_A_BATCH = 2
+# More than there are cores, as a rule: none of them waits long for the others.
+_CALLS_A_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def make_settings(subject: Subject, steps: int, batch_size: int | None, first_ba
     """
     sizes = images_per_call(subject.model)
     batch_size = _CALLS_A_BATCH * sizes[0] if batch_size is None else batch_size
-    first_batch = max(1, batch_size // 8) if first_batch is None else first_batch
+    first_batch = min(sizes[-1], batch_size) if first_batch is None else first_batch
     for name, value, most in (
         ("--steps", steps, _MOST_STEPS),
         ("--batch", batch_size, 2**16 - 1),
