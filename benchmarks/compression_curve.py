@@ -20,7 +20,7 @@ from benchmarks.figures import Figure
 DEMO, PICTURE = Path("demo"), Path("demo/compression-curve.png")
 STEPS = (10, 50, 100, 250, 500, 1000)
 NUM_IMAGES, PASSES = 64, 64
-REPEATS = {10: 16, 50: 8, 100: 6, 250: 4, 500: 2, 1000: 2}
+REPEATS = {10: 12, 50: 6, 100: 4, 250: 2, 500: 2, 1000: 2}
 """Codes of each image: fewer where one takes long."""
 
 
