@@ -5,8 +5,9 @@ to almost nothing but noise at t = 1. Every schedule maps an array of times to g
 Parameter names and initial values are those of google-research/vdm, but for `MonotoneBetweenEnds`, which it lacks.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 from jaxtyping import Array, Float
@@ -148,27 +149,28 @@ def log_snr_linear(gamma_0: Float[Array, ""], gamma_1: Float[Array, ""], t: Floa
 
 
 def beta_linear(gamma_0: Float[Array, ""], gamma_1: Float[Array, ""], t: Float[Array, " *n"]) -> Float[Array, " *n"]:
-    """Return gamma of a rate of noise beta that rises linearly in t (Ho et al. 2020), from gamma_0 to gamma_1.
+    """Return the gamma of a rate of noise that rises linearly in t (Ho et al. 2020), stretched from gamma_0 to gamma_1.
 
-    alpha^2 = exp(-B), B the integral of beta, so gamma = log(exp(B) - 1). B rises from where gamma_0 has it to where
-    gamma_1 has it; beta(0) / beta(1) = 0.1 / 20 is theirs.
+    Theirs is gamma = log(exp(B) - 1), with B the sum of a beta that rises from 1e-4 to 0.02 in 1,000 steps; at t = 0
+    it is of one step. This gamma is scaled and moved to the end points.
     """
-    first, last = jax.nn.softplus(gamma_0), jax.nn.softplus(gamma_1)
-    share = (_BETA_RATIO * t + 0.5 * (1.0 - _BETA_RATIO) * jnp.square(t)) / (0.5 * (1.0 + _BETA_RATIO))
-    return jnp.log(jnp.expm1(first + (last - first) * share))
+    return _stretch(lambda t: jnp.log(jnp.expm1(1e-4 + 0.1 * t + 9.95 * jnp.square(t))), gamma_0, gamma_1, t)
 
 
 def cosine(gamma_0: Float[Array, ""], gamma_1: Float[Array, ""], t: Float[Array, " *n"]) -> Float[Array, " *n"]:
-    """Return gamma of alpha = cos(angle) with an angle linear in t (Nichol and Dhariwal 2021), from gamma_0 to gamma_1.
+    """Return the gamma of alpha = cos(angle), the angle linear in t (Nichol and Dhariwal 2021), stretched likewise.
 
-    sigma^2 / alpha^2 = tan^2(angle), so gamma = 2 log tan(angle), and the end points say where the angle begins and
-    ends.
+    Theirs is gamma = 2 log tan(angle) with (t + s) / (1 + s) of a right angle and s = 0.008. At t = 1 it is infinite:
+    the last of 1,000 steps, which they clip, is left out.
     """
-    first, last = (jnp.arctan(jnp.exp(0.5 * gamma)) for gamma in (gamma_0, gamma_1))
-    return 2.0 * jnp.log(jnp.tan(first + (last - first) * t))
+    return _stretch(lambda t: 2.0 * jnp.log(jnp.tan(0.5 * jnp.pi * (0.999 * t + 0.008) / 1.008)), gamma_0, gamma_1, t)
 
 
-_BETA_RATIO = 0.1 / 20.0
+def _stretch(
+    shape: Callable[[Array], Array], gamma_0: Float[Array, ""], gamma_1: Float[Array, ""], t: Float[Array, " *n"]
+) -> Float[Array, " *n"]:
+    first, last = shape(jnp.asarray(0.0)), shape(jnp.asarray(1.0))
+    return log_snr_linear(gamma_0, gamma_1, (shape(t) - first) / (last - first))
 
 
 def make_schedule(config: ModelConfig) -> nn.Module:

@@ -111,12 +111,19 @@ def test_fixed_ways_rise_between_the_end_points(kind, ends):
     assert np.all(slope > 0.0)
 
 
-def test_fixed_ways_are_what_their_names_say():
-    t, ends = jnp.linspace(0.0, 1.0, 1001), (jnp.float32(-9.0), jnp.float32(2.0))
-    alpha_squared = {kind: jax.nn.sigmoid(-getattr(schedules, kind)(*ends, t)) for kind in ("beta_linear", "cosine")}
+def test_fixed_ways_are_those_of_the_literature():
+    t = jnp.linspace(0.0, 1.0, 1001)
+    # Between the end points that they have by themselves nothing is stretched.
+    ends = {"beta_linear": (1e-4, 10.0501), "cosine": np.square(np.tan(0.5 * np.pi * np.array([0.008, 1.007]) / 1.008))}
+    ends["beta_linear"] = np.expm1(ends["beta_linear"])
+    gamma = {kind: getattr(schedules, kind)(*jnp.log(jnp.asarray(ends[kind], jnp.float32)), t) for kind in ends}
+    alpha_squared = {kind: jax.nn.sigmoid(-np.asarray(each, np.float64)) for kind, each in gamma.items()}
     angle = np.arccos(np.sqrt(alpha_squared["cosine"]))
-    np.testing.assert_allclose(np.diff(angle, 2), 0.0, atol=1e-5)
-    beta = -np.diff(np.log(alpha_squared["beta_linear"])) * 1000
-    np.testing.assert_allclose(np.diff(beta[::100]), np.diff(beta[::100]).mean(), rtol=0.02)
-    # Half a step from each end.
-    assert beta[0] / beta[-1] == pytest.approx((0.005 + 0.995 * 0.0005) / (1 - 0.995 * 0.0005), rel=0.02)
+    np.testing.assert_allclose(np.diff(angle), 0.5 * np.pi * 0.999e-3 / 1.008, rtol=0.03)
+    # The rate of noise of each of 1,000 steps, from 1e-4 to 0.02.
+    beta = -np.diff(np.log(np.asarray(alpha_squared["beta_linear"], np.float64)))
+    np.testing.assert_allclose(beta[:800], np.linspace(1e-4, 0.02, 1000)[:800], rtol=5e-3, atol=1.1e-5)
+    # Stretched, gamma is scaled and moved.
+    for kind, own in gamma.items():
+        other = getattr(schedules, kind)(jnp.asarray(-13.0), jnp.asarray(5.0), t)
+        np.testing.assert_allclose((other + 13.0) / 18.0, (own - own[0]) / (own[-1] - own[0]), atol=1e-5)
