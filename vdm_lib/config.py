@@ -138,6 +138,16 @@ class ModelConfig:
         if not all(-16 <= n <= 16 for n in self.fourier_exponents):
             raise ValueError(f"fourier_exponents must lie in -16..16, got {self.fourier_exponents}")
 
+    @property
+    def guidable(self) -> bool:
+        """Whether labels were told in training and also withheld, so that it does without one and can be guided."""
+        return self.label_dropout > 0.0
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it never went without a label."""
+        return self.num_classes > 0 and not self.guidable
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:

@@ -52,11 +52,11 @@ def labels_to_draw(model: ModelConfig, wanted: Wanted | None, num_images: int, g
                 f"{what} needs a class-conditional model, this one knows no classes (model.num_classes=0)"
             )
         return None
-    if guidance and not model.label_dropout:
+    if guidance and model.needs_labels:
         raise ConfigError("guidance needs a model that also went without labels, this one has model.label_dropout=0")
     if guidance and wanted is None:
         raise ConfigError("guidance is towards a class: give a class too")
-    if wanted is None and model.label_dropout:
+    if wanted is None and model.guidable:
         return None
     if wanted is None:
         wanted = "all"
@@ -94,7 +94,7 @@ def labels_to_measure(config: Config, labels: Integer[np.ndarray, " n"]) -> Int[
     if config.eval.labels == "none":
         if not model.num_classes:
             raise ConfigError("eval.labels=none needs a class-conditional model, this one has model.num_classes=0")
-        if not model.label_dropout:
+        if model.needs_labels:
             raise ConfigError("eval.labels=none: this model never went without a label (model.label_dropout=0)")
         return None
     return labels.astype(np.int32) if model.num_classes else None

@@ -101,13 +101,15 @@ def _bpd(report: BpdReport | None) -> str:
     return "not measured" if report is None else with_error(report.bpd, report.bpd_stderr)
 
 
+def _bpd_and_step(report: BpdReport | None) -> str:
+    return _bpd(report) + ("" if report is None else f" bits/dim, step {report.step:,}")
+
+
 def _numbers(run: Run) -> Table:
     reports = run.own_reports
     newest = reports[-1] if reports else None
     best = min(reports, key=lambda report: report.bpd) if reports else None
-    rows = [
-        ("bpd of the newest evaluation", f"{_bpd(newest)} bits/dim" + (f", step {newest.step:,}" if newest else ""))
-    ]
+    rows = [("bpd of the newest evaluation", _bpd_and_step(newest))]
     if newest and newest.bpd_test_set_stderr is not None:
         error = newest.bpd_test_set_stderr
         rows.append(("its error for another test set", f"± {error:.{digits_of(error)}f}"))
@@ -116,7 +118,7 @@ def _numbers(run: Run) -> Table:
         digits = digits_of(newest.bpd_stderr)
         rows.append(("reconstruction, prior, diffusion", ", ".join(f"{part:.{digits}f}" for part in parts)))
     if best and newest and best.step != newest.step:
-        rows.append(("smallest bpd", f"{_bpd(best)} bits/dim, step {best.step:,}"))
+        rows.append(("smallest bpd", _bpd_and_step(best)))
     for column, name, form in (
         ("step", "steps trained", "{:,.0f}"),
         ("bpd", "training bpd, last row (with dropout)", "{:.4g}"),

@@ -38,7 +38,7 @@ def of_given(model: ModelConfig, told: Told, own: Integer[np.ndarray, " n"], gui
     """
     if told == "all":
         raise ConfigError("--class all is for samples: of images of --data say data, each one's own, or one class")
-    if told is None and model.num_classes and not model.label_dropout:
+    if told is None and model.needs_labels:
         told = "data"
     return labels_to_draw(model, own if told == "data" else told, len(own), guidance)
 

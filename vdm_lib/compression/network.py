@@ -64,7 +64,7 @@ class Network:
         Raises:
           ConfigError: a model with classes that was never trained without labels.
         """
-        if model.model.num_classes and not model.model.label_dropout:
+        if model.model.needs_labels:
             raise ConfigError("a model with classes compresses only if it was trained with model.label_dropout")
         self.model, self.sizes = model, sizes
         self._device = jax.local_devices()[0]

@@ -157,7 +157,7 @@ def _data(facts: CardFacts) -> str:
 
 def _loading(facts: CardFacts) -> str:
     shape, model = ", ".join(map(str, facts.config.data.image_shape)), facts.config.model
-    classes, guided = model.num_classes, bool(model.num_classes and model.label_dropout)
+    classes, guided = model.num_classes, model.guidable
     parts = [_LOAD_HEAD]
     if classes:
         parts.append(_LOAD_CLASSES.format(last=classes - 1) + (_LOAD_GUIDED.format(none=classes) if guided else ""))

@@ -120,8 +120,7 @@ class ToldSpecs(NamedTuple):
 def told_specs(model: VDM, batch: Any) -> ToldSpecs:
     """Return the shapes and types of labels and guidance, for a batch that may be symbolic."""
     labels = (jax.ShapeDtypeStruct((batch,), jnp.int32),) if model.model.num_classes else ()
-    guided = model.model.num_classes and model.model.label_dropout
-    return ToldSpecs(labels, (jax.ShapeDtypeStruct((), jnp.float32),) if guided else ())
+    return ToldSpecs(labels, (jax.ShapeDtypeStruct((), jnp.float32),) if model.model.guidable else ())
 
 
 class Jitted(NamedTuple):
