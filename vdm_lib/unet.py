@@ -20,7 +20,7 @@ from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, PerIm
 NUM_GROUPS = 32
 
 Layer = Callable[[Any, Any, Any, Any], Any]
-"""(params, h, cond, mask) -> h."""
+"""(params, h, cond, what dropout keeps or the keys that say it) -> h."""
 
 
 class DropoutPerImage(nn.Module):
@@ -137,7 +137,7 @@ class ScoreUNet(nn.Module):
                 return masks[i]
             return None if keys is None else keep_masks(keys[i], self.dropout, size)
 
-        layer = self._layer()
+        layer = self._layer(with_keys=scan)
         # A call of one function for all layers of a shape, so that it is traced and lowered once.
         call = jax.jit(layer)
 
@@ -181,7 +181,7 @@ class ScoreUNet(nn.Module):
 
         def body(h: Latents, of_layer: Any) -> tuple[Latents, Latents]:
             params, key = of_layer
-            h = layer(params, h, cond, self._mask(key, h))
+            h = layer(params, h, cond, key)
             return h, h
 
         last, outputs = jax.lax.scan(body, h, (self._stacked("down", self.n_layer), keys))
@@ -192,20 +192,22 @@ class ScoreUNet(nn.Module):
     ) -> Latents:
         def body(h: Latents, of_layer: Any) -> tuple[Latents, None]:
             params, key, skip = of_layer
-            return layer(params, jnp.concatenate([h, skip], axis=-1), cond, self._mask(key, h)), None
+            return layer(params, jnp.concatenate([h, skip], axis=-1), cond, key), None
 
         return jax.lax.scan(body, h, (self._stacked("up", self.n_layer + 1), keys, skips[::-1]))[0]
 
-    def _mask(self, keys: KeyPerImage | None, h: Latents) -> Bool[Array, "b h w o"] | None:
-        return None if keys is None else keep_masks(keys, self.dropout, (*h.shape[1:3], self.n_embd))
+    def _layer(self, with_keys: bool) -> Layer:
+        """Return one block and its attention as a function outside of this module's names.
 
-    def _layer(self) -> Layer:
-        """Return (params, h, cond, mask) -> h, one block and its attention outside of this module's names."""
+        With keys it draws its own mask, so that remat forms that again too.
+        """
         block = ResnetBlock(self.n_embd, self.dropout, self.dtype, parent=None)
         attention = AttnBlock(self.dtype, parent=None)
 
-        def apply(params: Any, h: Any, cond: Any, mask: Any) -> Any:
-            h = block.apply({"params": params["block"]}, h, cond, mask)
+        def apply(params: Any, h: Any, cond: Any, dropout: Any) -> Any:
+            if with_keys and dropout is not None:
+                dropout = keep_masks(dropout, self.dropout, (*h.shape[1:3], self.n_embd))
+            h = block.apply({"params": params["block"]}, h, cond, dropout)
             return attention.apply({"params": params["attn"]}, h) if self.with_attention else h
 
         return jax.checkpoint(apply) if self.remat else apply
