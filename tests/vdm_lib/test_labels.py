@@ -86,6 +86,7 @@ def test_a_feed_gives_the_labels_of_the_images_of_the_step(place):
     each.close()
 
 
+@pytest.mark.slow  # compiles four training steps
 def test_training_uses_the_labels_and_no_division_of_the_batch_changes_it():
     rng = np.random.default_rng(0)
     size = CONFIG.train.batch_size
