@@ -5,6 +5,7 @@ run. Ten minutes on 2 cores.
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -60,8 +61,9 @@ def _figures(point: _Point) -> Iterator[Figure]:
     about = f"digits, {point.steps} steps"
     for name, key in (("real code, net", "net"), ("the bound", "bound")):
         yield _with_error(f"{about}: {name}", point.found[f"{key}_bpd"], point.found[f"{key}_bpd_stderr"])
-    less = point.found["difference_bpd"], point.found["difference_stderr"]
-    yield _with_error(f"{about}: code without chance less bound", *less)
+    less = point.found["net_bpd"] - point.found["bound_bpd"]
+    error = math.hypot(point.found["net_bpd_stderr"], point.found["bound_bpd_stderr"])
+    yield _with_error(f"{about}: real code less bound", less, error)
     yield _with_error(
         f"{about}: the coder's own loss", point.found["coder_loss_bpd"], point.found["coder_loss_bpd_stderr"]
     )
