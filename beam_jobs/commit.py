@@ -19,7 +19,7 @@ from beam_jobs.shards import Problem, WrittenShard
 from beam_jobs.statistics import drift
 from beam_jobs.summary import Summary, no_summary
 from beam_jobs.tfds_metadata import tfds_files
-from vdm_lib.records import MANIFEST_NAME, Manifest, SplitInfo, write_atomically, write_manifest
+from vdm_lib.files.records import MANIFEST_NAME, Manifest, SplitInfo, write_atomically, write_manifest
 
 PROBLEMS_NAME = "problems.json"
 """Written instead of the manifest when the job found a reason not to commit."""

@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 from etils import epath
 
-from vdm_lib.records import TEMPORARY_MARK, image_digest, write_atomically
+from vdm_lib.files.records import TEMPORARY_MARK, image_digest, write_atomically
 
 DIGEST_BYTES = 32
 # Of a temporary file: the directory of a killed job is cleaned of it.

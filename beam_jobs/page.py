@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vdm_lib.files.records import Manifest, Record
 from vdm_lib.images import picture
-from vdm_lib.records import Manifest, Record
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }

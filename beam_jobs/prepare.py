@@ -19,8 +19,8 @@ from beam_jobs.quiet import quiet
 from beam_jobs.sources.base import Source
 from beam_jobs.sources.tfds import TfdsDirectory
 from vdm_lib.errors import ConfigError, DataError
-from vdm_lib.held import held
-from vdm_lib.records import (
+from vdm_lib.files.held import held
+from vdm_lib.files.records import (
     MANIFEST_NAME,
     TEMPORARY_MARK,
     Manifest,
@@ -28,7 +28,7 @@ from vdm_lib.records import (
     read_manifest,
     write_atomically,
 )
-from vdm_lib.storage import explain, storage_errors
+from vdm_lib.files.storage import explain, storage_errors
 
 MARKER_NAME = "preparing.json"
 """Exists while a job writes into the directory: only where it is are shards known to be ours."""

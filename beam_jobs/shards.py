@@ -16,8 +16,8 @@ from beam_jobs.plan import Plan, Task
 from beam_jobs.sources.base import Source, Unreadable
 from beam_jobs.statistics import Statistics, no_statistics, statistics_of
 from vdm_lib.errors import DataError
-from vdm_lib.records import Record, ShardInfo, encode_example, frame, open_atomically, shard_name
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.records import Record, ShardInfo, encode_example, frame, open_atomically, shard_name
+from vdm_lib.files.storage import storage_errors
 
 NUM_SAMPLES = 100
 """Images of each split that the page shows."""

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from vdm_lib.records import Manifest
+from vdm_lib.files.records import Manifest
 
 _FEATURES = "tensorflow_datasets.core.features."
 

@@ -21,7 +21,7 @@ from vdm_lib.data import load_split
 from vdm_lib.model import VDM
 from vdm_lib.quality import Measured
 from vdm_lib.restore import restore_ema
-from vdm_lib.sampler import Sampler, Solver
+from vdm_lib.samplers.sampler import Sampler, Solver
 from vdm_lib.types import Params
 
 RUN, DATA, PICTURE = Path("runs/cond"), Path("data/digits"), Path("runs/accuracy.png")

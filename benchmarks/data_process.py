@@ -18,7 +18,7 @@ import numpy as np
 from beam_jobs.prepare import prepare
 from pipelines.prepare import run as run_prepare
 from vdm_lib.data import load_split
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 _REPEATS = 3
 

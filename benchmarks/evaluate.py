@@ -12,16 +12,16 @@ import numpy as np
 import configs
 from benchmarks.figures import Figure, matmul_peak_flops, of_repetitions, random_params, seconds
 from pipelines import run_dir
-from vdm_lib import time_density
-from vdm_lib.bound import DiffusionLoss, make_bound
-from vdm_lib.closed_forms import per_image, prior_table, recon_table
 from vdm_lib.config import EvalConfig
-from vdm_lib.control import make_controls
 from vdm_lib.data import Split, load_split
 from vdm_lib.evaluate import measure, spread_of
-from vdm_lib.measure import make_runner
+from vdm_lib.evaluation import time_density
+from vdm_lib.evaluation.bound import DiffusionLoss, make_bound
+from vdm_lib.evaluation.closed_forms import per_image, prior_table, recon_table
+from vdm_lib.evaluation.control import make_controls
+from vdm_lib.evaluation.measure import make_runner
+from vdm_lib.evaluation.passes import Estimate, Runner
 from vdm_lib.model import VDM
-from vdm_lib.passes import Estimate, Runner
 from vdm_lib.restore import restore_ema
 from vdm_lib.sharding import make_mesh
 

@@ -14,7 +14,7 @@ from pipelines import run_dir
 from vdm_lib import sampling
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers.sampler import Sampler
 from vdm_lib.types import Latents, Params
 
 BATCH = 8

@@ -19,8 +19,8 @@ from flows.redaction import redact
 from pipelines import run_dir
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError, VdmError
+from vdm_lib.files.records import read_manifest
 from vdm_lib.images import eval_curve
-from vdm_lib.records import read_manifest
 from vdm_lib.report import BpdReport, with_error
 
 REGRESSED = "vdm.eval.regressed"

@@ -10,7 +10,7 @@ import configs
 from pipelines import run_dir
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError
-from vdm_lib.records import read_manifest
+from vdm_lib.files.records import read_manifest
 
 Experiment = Literal[configs.NAMES]  # pyright: ignore[reportInvalidTypeForm]
 """A list in the form of the UI; the server refuses any other name."""

@@ -12,7 +12,7 @@ from flows.job import run_job, vdm
 from flows.parameters import slug
 from flows.places import stop_leftovers
 from vdm_lib.errors import ConfigError, DataError
-from vdm_lib.records import Manifest, read_manifest, write_atomically
+from vdm_lib.files.records import Manifest, read_manifest, write_atomically
 
 OPTIONS_NAME = "flow-options.json"
 

@@ -11,17 +11,17 @@ from pipelines import run_dir
 from pipelines.evaluate import overridden
 from pipelines.progress import Progress
 from pipelines.results import CompareResult
-from vdm_lib.bound import Bound
-from vdm_lib.checksums import params_digest
 from vdm_lib.config import Config
 from vdm_lib.data import Split, load_split
 from vdm_lib.errors import ConfigError
 from vdm_lib.evaluate import Estimator, check_data, measure, spread_of
-from vdm_lib.measure import make_estimator, make_runner
-from vdm_lib.passes import OnePass
+from vdm_lib.evaluation.bound import Bound
+from vdm_lib.evaluation.measure import make_estimator, make_runner
+from vdm_lib.evaluation.passes import OnePass
+from vdm_lib.evaluation.time_density import mixture
+from vdm_lib.files.checksums import params_digest
 from vdm_lib.restore import newest_step, restore_ema
 from vdm_lib.sharding import make_mesh
-from vdm_lib.time_density import mixture
 
 # Two-sided, about one false verdict in twenty.
 _ERRORS = 2.0

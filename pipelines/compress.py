@@ -14,8 +14,8 @@ from pipelines.progress import Progress, telling
 from vdm_lib.compression.chunk import Chunk, Codec, decode_chunk, encode_chunk
 from vdm_lib.compression.container import StoredChunk, pixels_digest, serialise
 from vdm_lib.errors import ConfigError, VdmError
-from vdm_lib.records import write_atomically
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.records import write_atomically
+from vdm_lib.files.storage import storage_errors
 
 IMAGES_A_CHUNK = 4096
 

@@ -15,8 +15,8 @@ from pipelines.progress import Progress, telling
 from vdm_lib.compression.chunk import decode_chunk
 from vdm_lib.compression.container import StoredChunk, parse, pixels_digest
 from vdm_lib.errors import RecordError
-from vdm_lib.new_directory import check_new_directory, new_directory
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.new_directory import check_new_directory, new_directory
+from vdm_lib.files.storage import storage_errors
 
 
 def run(

@@ -22,14 +22,14 @@ from pipelines.results import EvalResult
 from pipelines.stop import StopRequest, stop_on_signal
 from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints
-from vdm_lib.checksums import params_digest
 from vdm_lib.config import Config
 from vdm_lib.data import Split, load_split
 from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.evaluate import Subject, check_data
-from vdm_lib.measure import measure_split
+from vdm_lib.evaluation.measure import measure_split
+from vdm_lib.evaluation.reference_protocol import NUM_BATCHES, per_batch_bpd, summarise_batches
+from vdm_lib.files.checksums import params_digest
 from vdm_lib.model import VDM
-from vdm_lib.reference_protocol import NUM_BATCHES, per_batch_bpd, summarise_batches
 from vdm_lib.report import BpdReport
 from vdm_lib.restore import newest_step, restore_ema
 from vdm_lib.sharding import make_mesh

@@ -18,11 +18,11 @@ from pipelines.run_dir import provenance, read_config, read_eval_report
 from vdm_lib.errors import ConfigError
 from vdm_lib.export.card import CardFacts, Samples
 from vdm_lib.export.functions import flatten_params
+from vdm_lib.files.new_directory import check_new_directory
+from vdm_lib.files.records import read_manifest
+from vdm_lib.files.storage import storage_errors
 from vdm_lib.model import VDM, count_params
-from vdm_lib.new_directory import check_new_directory
-from vdm_lib.records import read_manifest
 from vdm_lib.restore import Restored, restore_ema
-from vdm_lib.storage import storage_errors
 
 # On a CPU the picture may cost this many operations, about a minute on two cores; an accelerator draws 64 images.
 _CPU_FLOP_OF_SAMPLES = 5e12

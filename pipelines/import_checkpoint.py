@@ -14,9 +14,9 @@ from vdm_lib import reference
 from vdm_lib.checkpoints import Checkpoints, Keep
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError
+from vdm_lib.files.new_directory import check_new_directory, new_directory
 from vdm_lib.gamma_types import check_end_points, from_line
 from vdm_lib.model import VDM, count_params
-from vdm_lib.new_directory import check_new_directory, new_directory
 from vdm_lib.restore import newest_step
 from vdm_lib.sharding import make_mesh, replicated
 from vdm_lib.state import TrainState

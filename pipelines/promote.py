@@ -11,7 +11,7 @@ from pipelines.bundle.place import fetched
 from pipelines.registry import Model, metrics_of, provenance_of
 from pipelines.results import PromoteResult
 from vdm_lib.errors import VdmError
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.storage import storage_errors
 
 # A candidate may be worse by this many standard errors of the difference: noise is no reason to refuse it.
 _LARGEST_ERRORS = 2.0

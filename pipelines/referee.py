@@ -17,8 +17,6 @@ from pipelines.compression.other_formats import rates
 from pipelines.compression.results import RefereeResult
 from pipelines.evaluate import overridden
 from pipelines.progress import Progress, telling
-from vdm_lib.bound import Bound
-from vdm_lib.checksums import params_digest
 from vdm_lib.compression.account import Account, joined
 from vdm_lib.compression.chunk import Codec, decode_chunk, encode_chunk
 from vdm_lib.config import Config
@@ -26,9 +24,11 @@ from vdm_lib.data import Split, load_split
 from vdm_lib.errors import ConfigError, VdmError
 from vdm_lib.evaluate import Subject as Measured
 from vdm_lib.evaluate import check_data
-from vdm_lib.measure import measure_split
-from vdm_lib.monte_carlo import spread
-from vdm_lib.records import write_atomically
+from vdm_lib.evaluation.bound import Bound
+from vdm_lib.evaluation.measure import measure_split
+from vdm_lib.evaluation.monte_carlo import spread
+from vdm_lib.files.checksums import params_digest
+from vdm_lib.files.records import write_atomically
 from vdm_lib.restore import restore_ema
 from vdm_lib.sharding import make_mesh
 

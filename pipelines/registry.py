@@ -25,8 +25,8 @@ from etils import epath
 from pipelines.bundle.check import SUMS
 from pipelines.bundle.place import is_remote, staged
 from vdm_lib.errors import ConfigError, VdmError
-from vdm_lib.records import TEMPORARY_MARK, write_atomically
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.records import TEMPORARY_MARK, write_atomically
+from vdm_lib.files.storage import storage_errors
 
 # What to do about a damaged bundle.
 _RESTORE = "remove this bundle and put it there again"

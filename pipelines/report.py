@@ -10,8 +10,8 @@ from pipelines.results import ReportResult
 from pipelines.run_report.page import page_of_run, page_of_runs
 from pipelines.run_report.record import read_run
 from vdm_lib.errors import ConfigError, DataError
-from vdm_lib.records import read_manifest, write_atomically
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.records import read_manifest, write_atomically
+from vdm_lib.files.storage import storage_errors
 
 
 def run(workdir: str, *, out: str | None = None, data: str | None = None) -> ReportResult:

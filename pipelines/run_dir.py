@@ -18,7 +18,7 @@ from etils import epath
 import configs
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError, ConfigError
-from vdm_lib.records import read_manifest, write_atomically
+from vdm_lib.files.records import read_manifest, write_atomically
 from vdm_lib.report import BpdReport
 
 # What changes no update beyond rounding: how long, how often to write, how the work is divided over the machine.

@@ -16,8 +16,8 @@ from vdm_lib.images import picture, write_png
 from vdm_lib.labels import Wanted, labels_to_draw
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
-from vdm_lib.sampler import ANCESTRAL, Sampler
-from vdm_lib.solvers import Chain
+from vdm_lib.samplers.sampler import ANCESTRAL, Sampler
+from vdm_lib.samplers.solvers import Chain
 from vdm_lib.types import Key, Labels, Params
 
 

@@ -18,8 +18,8 @@ from pipelines.sampling.told import Told
 from vdm_lib import quality, sampling
 from vdm_lib.data import Split, load_split
 from vdm_lib.errors import ConfigError, DataError
-from vdm_lib.records import write_atomically
-from vdm_lib.solvers import Chain
+from vdm_lib.files.records import write_atomically
+from vdm_lib.samplers.solvers import Chain
 from vdm_lib.types import Labels
 
 _PAIRS_IN_PICTURE = 12

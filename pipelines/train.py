@@ -24,12 +24,12 @@ from vdm_lib.batches import Batches
 from vdm_lib.checkpoints import Checkpoints
 from vdm_lib.config import Config
 from vdm_lib.feed import Feed, make_feed
+from vdm_lib.files.storage import storage_errors
 from vdm_lib.health import Health
 from vdm_lib.hosts import is_first
 from vdm_lib.model import count_params
 from vdm_lib.sharding import make_mesh
 from vdm_lib.state import TrainState
-from vdm_lib.storage import storage_errors
 from vdm_lib.train import abstract_state
 
 

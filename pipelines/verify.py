@@ -10,7 +10,7 @@ from pipelines.results import VerifyResult
 from pipelines.run_dir import check_same_data
 from vdm_lib.data import load_split
 from vdm_lib.errors import DataError
-from vdm_lib.records import read_manifest
+from vdm_lib.files.records import read_manifest
 
 
 def run(bundle: str, data: str | None = None, *, allow_other_data: bool = False) -> VerifyResult:

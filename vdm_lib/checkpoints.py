@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Sharding
 
-from vdm_lib.checksums import leaf_checksums
 from vdm_lib.errors import CheckpointError, NewerCheckpointError
+from vdm_lib.files.checksums import leaf_checksums
 from vdm_lib.gamma_types import other_gamma_type
 from vdm_lib.hosts import first_says, is_first, together
 from vdm_lib.state import TrainState

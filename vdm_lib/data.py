@@ -11,9 +11,17 @@ from etils import epath
 from jaxtyping import Int64, UInt8
 
 from vdm_lib.errors import DataError, RecordError
-from vdm_lib.example import decode_alike
-from vdm_lib.records import Manifest, ShardInfo, SplitInfo, decode_example, frame_runs, image_digest, read_manifest
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.example import decode_alike
+from vdm_lib.files.records import (
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    decode_example,
+    frame_runs,
+    image_digest,
+    read_manifest,
+)
+from vdm_lib.files.storage import storage_errors
 
 _REMEDY = "prepare the data again"
 _HASHERS = 2  # more take turns only: each hands the interpreter over for every image

@@ -8,16 +8,16 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from vdm_lib.bound import Bound
-from vdm_lib.bound_variance import bound_variance
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.errors import DataError
-from vdm_lib.level_control import LevelControl
-from vdm_lib.linear_control import ImageControl, LinearControl
-from vdm_lib.monte_carlo import Spread, between_passes_stderr, spread
-from vdm_lib.noise_levels import noise_levels
-from vdm_lib.passes import NoStore, OnePass, PassStore, check_finite
+from vdm_lib.evaluation.bound import Bound
+from vdm_lib.evaluation.bound_variance import bound_variance
+from vdm_lib.evaluation.level_control import LevelControl
+from vdm_lib.evaluation.linear_control import ImageControl, LinearControl
+from vdm_lib.evaluation.monte_carlo import Spread, between_passes_stderr, spread
+from vdm_lib.evaluation.noise_levels import noise_levels
+from vdm_lib.evaluation.passes import NoStore, OnePass, PassStore, check_finite
 from vdm_lib.report import BpdReport
 
 

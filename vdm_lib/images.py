@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import Image
 
-from vdm_lib.records import write_atomically
+from vdm_lib.files.records import write_atomically
 
 # What no grey image holds; colour images lie on white.
 _GROUND_OF_GREY = (110, 160, 220)

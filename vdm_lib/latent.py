@@ -22,7 +22,7 @@ from vdm_lib.config import DataConfig, ModelConfig
 from vdm_lib.likelihood import bernoulli_log_prob
 from vdm_lib.mlp import DenseNet
 from vdm_lib.model import VDM, Losses, Noise
-from vdm_lib.sampler import ANCESTRAL, Sampler
+from vdm_lib.samplers.sampler import ANCESTRAL, Sampler
 from vdm_lib.types import Key, Labels, Levels, Params
 
 

@@ -15,11 +15,11 @@ from jaxtyping import Float, Shaped, UInt8
 from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from vdm_lib.errors import CheckpointError, ConfigError
 from vdm_lib.export import functions
+from vdm_lib.files.storage import storage_errors
 from vdm_lib.labels import Wanted, checked_labels, labels_to_draw
 from vdm_lib.model import VDM, count_params
 from vdm_lib.restore import restore_ema
-from vdm_lib.sampler import ANCESTRAL, Sampler
-from vdm_lib.storage import storage_errors
+from vdm_lib.samplers.sampler import ANCESTRAL, Sampler
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from etils import epath
 from jaxtyping import UInt8
 
 from vdm_lib.errors import CheckpointError
-from vdm_lib.records import write_atomically
+from vdm_lib.files.records import write_atomically
 
 
 def mean_metrics(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:

@@ -21,8 +21,8 @@ from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vdm_lib.errors import CheckpointError
+from vdm_lib.files.new_directory import new_directory
 from vdm_lib.gamma_types import other_gamma_type
-from vdm_lib.new_directory import new_directory
 from vdm_lib.state import TrainState
 from vdm_lib.types import Params
 

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt8
 
-from vdm_lib import diffusion, likelihood, solvers
+from vdm_lib import diffusion, likelihood
 from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.sampler import ANCESTRAL, FLOWS, Sampler, Spacing
-from vdm_lib.solvers import Chain, Gammas
+from vdm_lib.samplers import solvers
+from vdm_lib.samplers.sampler import ANCESTRAL, FLOWS, Sampler, Spacing
+from vdm_lib.samplers.solvers import Chain, Gammas
 from vdm_lib.types import Key, Labels, Latents, Params, Scalar
 
 # The key of the last draw, of levels given z_0, is that of a step which no chain has.

@@ -12,7 +12,7 @@ from beam_jobs.sources.imagenet import open_imagenet
 from beam_jobs.sources.swirl import Swirl
 from beam_jobs.sources.tfds import cifar10_from_tfds, cifar10_from_tfds_directory, is_tfds_directory
 from vdm_lib.errors import ConfigError
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.storage import storage_errors
 
 _Opener = Callable[[str | None, int | None], Source]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 
 @dataclass(frozen=True)

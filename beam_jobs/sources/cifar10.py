@@ -10,7 +10,7 @@ from etils import epath
 
 from beam_jobs.sources.arrays import from_planes, md5_of, tar_member, unpickle
 from vdm_lib.errors import DataError
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 
 @lru_cache(maxsize=1)

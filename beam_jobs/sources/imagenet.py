@@ -14,7 +14,7 @@ from beam_jobs.sources.arrays import from_planes, npz_rows, npz_shape, unpickle
 from beam_jobs.sources.base import Source, Unreadable
 from beam_jobs.sources.pictures import decode, list_files, read_file
 from vdm_lib.errors import DataError
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 NEW_RELEASE = "new release of image-net.org (batches, Chrabaszcz et al. 2017)"
 OLD_RELEASE = "old release of image-net.org/small (PNGs, van den Oord et al. 2016)"

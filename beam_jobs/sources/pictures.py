@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from beam_jobs.sources.base import Unreadable
 from vdm_lib.errors import ConfigError, DataError
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 _GREY, _COLOUR = ("1", "L"), ("RGB", "P", "CMYK", "YCbCr")
 _FILES_TO_JUDGE_BY = 16

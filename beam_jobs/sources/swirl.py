@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 NUM_LEVELS = 256
 TURNS = 1.5

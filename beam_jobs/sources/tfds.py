@@ -10,7 +10,7 @@ from etils import epath
 from beam_jobs.sources.base import Source
 from beam_jobs.sources.cifar10 import CIFAR10_CLASSES, CIFAR10_URL, cifar10_from_folder
 from vdm_lib.errors import DataError
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 
 def _builder(folder: str) -> Any:

@@ -11,12 +11,12 @@ from safetensors.numpy import load_file
 import configs
 from pipelines.progress import Progress
 from pipelines.run_dir import code_version
-from vdm_lib.checksums import params_digest
 from vdm_lib.data import Split
 from vdm_lib.errors import VdmError
 from vdm_lib.evaluate import Subject
+from vdm_lib.evaluation.measure import measure_split
 from vdm_lib.export.functions import unflatten_params
-from vdm_lib.measure import measure_split
+from vdm_lib.files.checksums import params_digest
 from vdm_lib.report import BpdReport
 from vdm_lib.sharding import make_mesh
 

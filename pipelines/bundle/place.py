@@ -10,8 +10,8 @@ from etils import epath
 
 from pipelines.bundle.check import SUMS
 from vdm_lib.errors import VdmError
-from vdm_lib.new_directory import check_new_directory, new_directory
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.new_directory import check_new_directory, new_directory
+from vdm_lib.files.storage import storage_errors
 
 
 def is_remote(place: str) -> bool:

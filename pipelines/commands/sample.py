@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from pipelines.commands.words import Subcommands, add, class_word, job, path
 from vdm_lib.errors import ConfigError
-from vdm_lib.sampler import Decoding, Sampler, Solver, Spacing
+from vdm_lib.samplers.sampler import Decoding, Sampler, Solver, Spacing
 
 # What an option that is not for every picture is for.
 _ONLY_FOR = {

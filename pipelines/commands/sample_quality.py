@@ -4,7 +4,7 @@ import argparse
 from typing import Any, get_args
 
 from pipelines.commands.words import Subcommands, add, class_word, job, path
-from vdm_lib.sampler import Sampler, Solver
+from vdm_lib.samplers.sampler import Sampler, Solver
 
 
 def add_to(commands: Subcommands) -> None:

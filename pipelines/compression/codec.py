@@ -13,7 +13,6 @@ import numpy as np
 import configs
 from pipelines import run_dir
 from vdm_lib import load
-from vdm_lib.checksums import params_digest
 from vdm_lib.compression.chunk import Codec, encode_chunk
 from vdm_lib.compression.ladder import Ladder
 from vdm_lib.compression.network import Network, images_per_call
@@ -21,6 +20,7 @@ from vdm_lib.compression.stack import coder_version, seed_words
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError, ConfigError, MachineError
 from vdm_lib.export.functions import unflatten_params
+from vdm_lib.files.checksums import params_digest
 from vdm_lib.model import VDM
 from vdm_lib.types import Params
 

@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from vdm_lib.config import DataConfig
 from vdm_lib.data import load_split
 from vdm_lib.errors import ConfigError, DataError
-from vdm_lib.records import MANIFEST_NAME, read_manifest, read_records
-from vdm_lib.storage import storage_errors
+from vdm_lib.files.records import MANIFEST_NAME, read_manifest, read_records
+from vdm_lib.files.storage import storage_errors
 
 _MODES = {1: "L", 3: "RGB"}
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from vdm_lib.errors import RecordError
-from vdm_lib.records import MANIFEST_NAME, Record, encode_example, frame, read_manifest
+from vdm_lib.files.records import MANIFEST_NAME, Record, encode_example, frame, read_manifest
 
 LOST_NAME = "LOST.json"
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from vdm_lib.checksums import params_digest
 from vdm_lib.errors import CheckpointError
-from vdm_lib.passes import Arrays
-from vdm_lib.records import write_atomically
+from vdm_lib.evaluation.passes import Arrays
+from vdm_lib.files.checksums import params_digest
+from vdm_lib.files.records import write_atomically
 from vdm_lib.report import BpdReport
 from vdm_lib.types import Params
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vdm_lib.bound import Bound
 from vdm_lib.evaluate import Estimator, Measurement
+from vdm_lib.evaluation.bound import Bound
 
 
 def columns_of(estimator: Estimator, measured: Measurement) -> dict[str, np.ndarray]:

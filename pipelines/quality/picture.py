@@ -6,8 +6,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, UInt8
 
+from vdm_lib.files.records import write_atomically
 from vdm_lib.images import grid
-from vdm_lib.records import write_atomically
 
 
 def write_picture(

@@ -11,9 +11,9 @@ from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
 from pipelines.sampling.told import names
 from vdm_lib import sampling
-from vdm_lib.film import film, moments
 from vdm_lib.images import grid, write_gif
 from vdm_lib.likelihood import most_likely_levels
+from vdm_lib.samplers.film import film, moments
 
 Shown = Literal["x", "z", "both"]
 _FRAMES_OF_STRIP, _FRAMES_OF_GIF = 10, 50

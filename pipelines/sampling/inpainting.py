@@ -9,7 +9,7 @@ from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
 from pipelines.sampling.told import names, of_given
 from vdm_lib.errors import ConfigError
-from vdm_lib.inpainting import inpaint
+from vdm_lib.samplers.inpainting import inpaint
 
 
 def run(

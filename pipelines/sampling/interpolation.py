@@ -10,8 +10,8 @@ from pipelines.sampling.strip import write_strip
 from pipelines.sampling.told import names, of_given, of_pairs
 from vdm_lib import sampling
 from vdm_lib.errors import ConfigError
-from vdm_lib.interpolation import interpolate, noise_of
-from vdm_lib.sampler import FLOWS
+from vdm_lib.samplers.interpolation import interpolate, noise_of
+from vdm_lib.samplers.sampler import FLOWS
 
 
 def run(request: Request, *, num: int = 8, frames: int = 9, given: Given | None = None) -> SampleResult:

@@ -9,7 +9,7 @@ from pipelines.sampling.setting import Request, setting
 from pipelines.sampling.strip import write_strip
 from pipelines.sampling.told import names, of_given
 from vdm_lib.likelihood import most_likely_levels, nats_to_bpd
-from vdm_lib.progressive import progressive
+from vdm_lib.samplers.progressive import progressive
 
 
 def run(request: Request, given: Given, *, num: int = 8, frames: int = 10) -> SampleResult:

@@ -14,10 +14,10 @@ from pipelines.place import check_picture
 from pipelines.progress import Progress
 from pipelines.sampling.told import Told, check_class, of_samples
 from vdm_lib.errors import ConfigError
-from vdm_lib.loops import Body
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
-from vdm_lib.sampler import ANCESTRAL, Sampler
+from vdm_lib.samplers.loops import Body
+from vdm_lib.samplers.sampler import ANCESTRAL, Sampler
 from vdm_lib.types import Key, Labels, Params
 
 
@@ -72,7 +72,7 @@ class Setting:
         return of_samples(self.model.model, self.request.told, num, self.sampler.guidance)
 
     def loop(self, body: Body, params: Params, state: Any, num_steps: int) -> Any:
-        """Carry a state through all steps, as `vdm_lib.loops`: one program, called step by step.
+        """Carry a state through all steps, as `vdm_lib.samplers.loops`: one program, called step by step.
 
         The user sees how far it is, and Ctrl-C does not wait for the last step.
         """

@@ -7,8 +7,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
+from vdm_lib.files.records import write_atomically
 from vdm_lib.images import grid
-from vdm_lib.records import write_atomically
 
 _INCHES_PER_IMAGE = 0.8
 # Whole pixels of the figure for one of an image blur nothing; so many dots suffice for large images too.

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from vdm_lib.records import write_atomically
+from vdm_lib.files.records import write_atomically
 
 _WARM_UP_STEPS = 2
 

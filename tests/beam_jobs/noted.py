@@ -15,7 +15,7 @@ from apache_beam.runners.runner import PipelineResult, PipelineRunner, PipelineS
 from beam_jobs.plan import make_plan
 from beam_jobs.prepare import prepare
 from beam_jobs.sources.digits import Digits
-from vdm_lib.records import Record
+from vdm_lib.files.records import Record
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from tests.beam_jobs.announcement import without_announcement
 from tests.shared import shared_path
 from vdm_lib.data import load_split
 from vdm_lib.errors import ConfigError, DataError, VdmError
-from vdm_lib.records import Record, read_manifest, read_records
+from vdm_lib.files.records import Record, read_manifest, read_records
 
 BESIDE_THE_SHARDS = {
     "manifest.json",

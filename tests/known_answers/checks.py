@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from tests.known_answers import truths
 from tests.known_answers.models import Known
-from vdm_lib.bound import make_bound
 from vdm_lib.config import EvalConfig
-from vdm_lib.draws import Draws
 from vdm_lib.evaluate import Estimator, Subject, measure, summarise
-from vdm_lib.importance_weighted import ImportanceWeighted
-from vdm_lib.ode import OdeLikelihood
+from vdm_lib.evaluation.bound import make_bound
+from vdm_lib.evaluation.draws import Draws
+from vdm_lib.evaluation.importance_weighted import ImportanceWeighted
+from vdm_lib.evaluation.ode import OdeLikelihood
 from vdm_lib.report import BpdReport
 
 SUBJECT = Subject(step=0, split="test", fingerprint="0" * 64, params="ema", digest="1" * 64, code_version="0")

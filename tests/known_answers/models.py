@@ -11,8 +11,8 @@ import numpy as np
 
 from vdm_lib.config import DataConfig, ModelConfig
 from vdm_lib.data import Split
+from vdm_lib.evaluation.passes import Runner
 from vdm_lib.model import VDM
-from vdm_lib.passes import Runner
 from vdm_lib.sharding import make_mesh
 
 GAMMA_0, GAMMA_1 = -5.0, 6.0

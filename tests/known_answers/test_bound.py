@@ -7,7 +7,7 @@ from scipy.stats import chi2
 from tests.known_answers import truths
 from tests.known_answers.checks import FITTED, PLAIN, bound_report, check_bound, check_chain, draws_report
 from tests.known_answers.models import gaussian, mixture
-from vdm_lib.importance_weighted import ImportanceWeighted
+from vdm_lib.evaluation.importance_weighted import ImportanceWeighted
 
 KNOWN = {"gaussian": gaussian(), "mixture in 1-D": mixture(1), "mixture in 2-D": mixture(2, 120)}
 

@@ -10,11 +10,11 @@ import pytest
 
 from tests.known_answers.models import GaussianVDM, gaussian
 from vdm_lib import sampling
-from vdm_lib.bound import make_bound
-from vdm_lib.importance_weighted import ImportanceWeighted
+from vdm_lib.evaluation.bound import make_bound
+from vdm_lib.evaluation.importance_weighted import ImportanceWeighted
+from vdm_lib.evaluation.ode import OdeLikelihood
 from vdm_lib.labels import no_labels
-from vdm_lib.ode import OdeLikelihood
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers.sampler import Sampler
 
 KNOWN = gaussian(12)
 PLAIN, PARAMS = KNOWN.model, KNOWN.params

@@ -8,18 +8,9 @@ import pytest
 
 from tests.known_answers.checks import check_bound, check_chain, check_ode, few
 from tests.known_answers.models import gaussian
-from vdm_lib import (
-    bound,
-    diffusion,
-    importance_weighted,
-    level_control,
-    likelihood,
-    linear_control,
-    ode,
-    passes,
-    time_density,
-)
-from vdm_lib.time_density import TimeDensity
+from vdm_lib import diffusion, likelihood
+from vdm_lib.evaluation import bound, importance_weighted, level_control, linear_control, ode, passes, time_density
+from vdm_lib.evaluation.time_density import TimeDensity
 
 # Few levels, so that a bin is wide.
 KNOWN = gaussian(num_levels=8)

@@ -8,7 +8,7 @@ from scipy.stats import chi2
 from tests.known_answers import truths
 from tests.known_answers.checks import ODE, assert_within_errors, check_ode, draws_report
 from tests.known_answers.models import gaussian, mixture
-from vdm_lib.ode import OdeLikelihood
+from vdm_lib.evaluation.ode import OdeLikelihood
 
 GAUSSIAN = gaussian(100)
 

@@ -12,12 +12,12 @@ from scipy import stats
 from tests.known_answers.models import gaussian, mixture
 from vdm_lib import sampling
 from vdm_lib.errors import ConfigError
-from vdm_lib.film import film, moments
-from vdm_lib.inpainting import inpaint
-from vdm_lib.interpolation import interpolate, noise_of, slerp
 from vdm_lib.likelihood import encode
-from vdm_lib.progressive import progressive
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers.film import film, moments
+from vdm_lib.samplers.inpainting import inpaint
+from vdm_lib.samplers.interpolation import interpolate, noise_of, slerp
+from vdm_lib.samplers.progressive import progressive
+from vdm_lib.samplers.sampler import Sampler
 
 KNOWN = gaussian(64)
 MODEL, PARAMS = KNOWN.model, KNOWN.params

@@ -11,10 +11,11 @@ import pytest
 from scipy import stats
 
 from tests.known_answers.models import gaussian
-from vdm_lib import diffusion, sampling, solvers
+from vdm_lib import diffusion, sampling
 from vdm_lib.errors import ConfigError
 from vdm_lib.likelihood import decode
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers import solvers
+from vdm_lib.samplers.sampler import Sampler
 
 KNOWN = gaussian(1)
 MODEL, PARAMS = KNOWN.model, KNOWN.params
@@ -139,7 +140,7 @@ def test_drawn_levels_have_the_distribution_of_the_decoder():
 @pytest.mark.parametrize("wrong", ["solver", "spacing", "decoding"])
 def test_an_unknown_choice_is_refused_by_its_name(wrong):
     # In a process of its own: in this one the type is refused before.
-    code = f"from vdm_lib.sampler import Sampler\nSampler({wrong}='euler')"
+    code = f"from vdm_lib.samplers.sampler import Sampler\nSampler({wrong}='euler')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"ConfigError: {wrong} must be one of" in done.stderr
 

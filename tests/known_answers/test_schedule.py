@@ -11,7 +11,7 @@ import pytest
 from tests.known_answers import truths
 from tests.known_answers.checks import FITTED, PLAIN, assert_within_errors, bound_report
 from tests.known_answers.models import GAMMA_0, GAMMA_1, GaussianVDM, Known, gaussian, model_config
-from vdm_lib.bound import make_bound
+from vdm_lib.evaluation.bound import make_bound
 from vdm_lib.likelihood import encode, nats_to_bpd
 
 KNOWN = gaussian()

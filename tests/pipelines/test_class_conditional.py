@@ -13,7 +13,7 @@ import vdm_lib
 from pipelines import command
 from vdm_lib.errors import ConfigError
 from vdm_lib.images import grid
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers.sampler import Sampler
 
 CONDITIONAL = {"model.num_classes": 10, "model.label_dropout": 0.5}
 

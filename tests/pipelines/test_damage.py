@@ -21,8 +21,8 @@ from pipelines import command, run_dir
 from pipelines.lock import lock
 from tests.pipelines.rows import without_speed
 from vdm_lib.checkpoints import Checkpoints
-from vdm_lib.checksums import leaf_checksums
 from vdm_lib.errors import CheckpointError
+from vdm_lib.files.checksums import leaf_checksums
 from vdm_lib.metrics import read_metrics
 from vdm_lib.sharding import make_mesh, replicated
 from vdm_lib.train import abstract_state, init_state

@@ -16,8 +16,8 @@ import pipelines.evaluate
 import pipelines.train
 from pipelines import command
 from pipelines.evaluation.files import PassFiles
-from vdm_lib.bound import Bound
 from vdm_lib.errors import CheckpointError
+from vdm_lib.evaluation.bound import Bound
 from vdm_lib.report import FIELD_NAMES
 
 DEBUG = configs.load("debug")

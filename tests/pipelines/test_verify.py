@@ -7,7 +7,7 @@ import pipelines.verify
 from pipelines import command
 from pipelines.bundle.fresh import Checked
 from vdm_lib.errors import CheckpointError, DataError
-from vdm_lib.records import read_manifest
+from vdm_lib.files.records import read_manifest
 
 
 @pytest.fixture

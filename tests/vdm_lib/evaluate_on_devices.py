@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 import configs
 from vdm_lib.data import Split
 from vdm_lib.evaluate import Subject
-from vdm_lib.measure import measure_split
+from vdm_lib.evaluation.measure import measure_split
 from vdm_lib.model import VDM
 
 SUBJECT = Subject(step=0, split="test", fingerprint="0" * 64, params="ema", digest="1" * 64, code_version="0")

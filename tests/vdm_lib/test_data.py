@@ -6,7 +6,7 @@ import pytest
 
 from vdm_lib.data import load_split
 from vdm_lib.errors import DataError, RecordError
-from vdm_lib.records import (
+from vdm_lib.files.records import (
     Manifest,
     Record,
     ShardInfo,

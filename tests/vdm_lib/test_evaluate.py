@@ -7,12 +7,12 @@ import pytest
 
 import configs
 from tests.known_answers.models import gaussian
-from vdm_lib.bound import DiffusionLoss, make_bound
 from vdm_lib.config import EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.errors import DataError, DivergedError
 from vdm_lib.evaluate import Measurement, Subject, check_data, measure, summarise
-from vdm_lib.passes import OnePass, check_finite
+from vdm_lib.evaluation.bound import DiffusionLoss, make_bound
+from vdm_lib.evaluation.passes import OnePass, check_finite
 
 CONFIG = configs.load("debug")
 SUBJECT = Subject(step=7, split="test", fingerprint="0" * 64, params="ema", digest="1" * 64, code_version="0")

@@ -10,7 +10,7 @@ from vdm_lib.export import functions, stablehlo
 from vdm_lib.export.functions import flatten_params, unflatten_params
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers.sampler import Sampler
 
 DATA, NETWORK = DataConfig(name="toy", image_shape=(4, 4, 1), num_levels=17), ModelConfig(n_embd=64, n_layer=1)
 MODEL = VDM(DATA, NETWORK)

@@ -9,7 +9,7 @@ import pytest
 from vdm_lib.config import ModelConfig
 from vdm_lib.latent import LatentVDM, binarise
 from vdm_lib.likelihood import bernoulli_log_prob
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers.sampler import Sampler
 
 MODEL = LatentVDM(
     image_shape=(2, 2, 1),

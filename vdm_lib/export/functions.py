@@ -25,7 +25,7 @@ from vdm_lib import sampling
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM, Noise
 from vdm_lib.noise import image_normals
-from vdm_lib.sampler import ANCESTRAL, Sampler
+from vdm_lib.samplers.sampler import ANCESTRAL, Sampler
 from vdm_lib.types import Conditioning, Labels, Latents, Levels, Params, PerImage, Scalar
 
 # Named, so that a user's jax_default_prng_impl does not change what the files compute.

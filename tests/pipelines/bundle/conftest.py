@@ -15,7 +15,7 @@ import pipelines.export
 from pipelines import run_dir
 from pipelines.results import ExportResult
 from vdm_lib.checkpoints import Checkpoints
-from vdm_lib.records import read_manifest
+from vdm_lib.files.records import read_manifest
 from vdm_lib.sharding import make_mesh
 from vdm_lib.train import init_state
 

@@ -18,7 +18,7 @@ import pipelines.train
 from pipelines import command
 from pipelines.bundle import check
 from vdm_lib import load
-from vdm_lib.sampler import Sampler
+from vdm_lib.samplers.sampler import Sampler
 
 pytestmark = pytest.mark.slow  # exports of their own
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vdm_lib.closed_forms import encoded_levels
 from vdm_lib.data import Split
+from vdm_lib.evaluation.closed_forms import encoded_levels
 from vdm_lib.likelihood import encode
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, UInt8
 
 from vdm_lib import diffusion, sampling
 from vdm_lib.likelihood import encode
-from vdm_lib.loops import Loop, on_device
 from vdm_lib.model import VDM
-from vdm_lib.sampler import Sampler
-from vdm_lib.solvers import Chain
+from vdm_lib.samplers.loops import Loop, on_device
+from vdm_lib.samplers.sampler import Sampler
+from vdm_lib.samplers.solvers import Chain
 from vdm_lib.types import Key, Labels, Latents, Levels, Params
 
 _SMALLEST_SINE = 1e-4

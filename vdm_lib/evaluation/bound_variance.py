@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from vdm_lib.bound import Bound
+from vdm_lib.evaluation.bound import Bound
 
 NUM_RANGES = 20
 

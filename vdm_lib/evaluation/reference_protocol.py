@@ -17,10 +17,10 @@ from jaxtyping import Integer, Shaped
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.evaluate import Subject, check_data
+from vdm_lib.evaluation.passes import check_finite
 from vdm_lib.labels import labels_to_measure
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.model import VDM, Losses
-from vdm_lib.passes import check_finite
 from vdm_lib.report import BpdReport
 from vdm_lib.sharding import check_divisible, replicated, split_by_image
 from vdm_lib.types import Labels, Params

@@ -8,9 +8,9 @@ import pytest
 from etils import epath
 
 from vdm_lib.errors import ConfigError, DataError
-from vdm_lib.new_directory import new_directory
-from vdm_lib.records import open_atomically
-from vdm_lib.storage import explain
+from vdm_lib.files.new_directory import new_directory
+from vdm_lib.files.records import open_atomically
+from vdm_lib.files.storage import explain
 
 
 @pytest.mark.parametrize("stopped_by", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), DataError("bad")])
@@ -32,7 +32,7 @@ def test_what_is_there_already_stays(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
     program = (
-        "import os; from vdm_lib.new_directory import new_directory\n"
+        "import os; from vdm_lib.files.new_directory import new_directory\n"
         f"with new_directory({os.fspath(tmp_path / 'new')!r}) as made:\n"
         "    (made / 'file').write_text('half')\n"
         "    os.kill(os.getpid(), 9)"

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import jax
 from jax.sharding import Mesh
 
-from vdm_lib.bound import make_bound
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
-from vdm_lib.draws import Draws
 from vdm_lib.errors import ConfigError
 from vdm_lib.evaluate import Estimator, Measurement, Subject, check_data, measure, summarise
-from vdm_lib.importance_weighted import ImportanceWeighted
+from vdm_lib.evaluation.bound import make_bound
+from vdm_lib.evaluation.draws import Draws
+from vdm_lib.evaluation.importance_weighted import ImportanceWeighted
+from vdm_lib.evaluation.ode import CALLS_PER_STEP, OdeLikelihood
+from vdm_lib.evaluation.passes import PassStore, Runner
 from vdm_lib.labels import labels_to_measure
 from vdm_lib.model import VDM
-from vdm_lib.ode import CALLS_PER_STEP, OdeLikelihood
-from vdm_lib.passes import PassStore, Runner
 from vdm_lib.report import BpdReport
 from vdm_lib.sharding import replicated
 from vdm_lib.types import Params

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from vdm_lib.evaluation.passes import Estimate, OnePass, Runner
 from vdm_lib.likelihood import nats_to_bpd
-from vdm_lib.passes import Estimate, OnePass, Runner
 from vdm_lib.types import Key, PerImage
 
 

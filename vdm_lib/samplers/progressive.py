@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vdm_lib import diffusion, likelihood, sampling
-from vdm_lib.film import keep, moments
-from vdm_lib.loops import Loop, on_device
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.sampler import Spacing
-from vdm_lib.solvers import estimate_image
+from vdm_lib.samplers.film import keep, moments
+from vdm_lib.samplers.loops import Loop, on_device
+from vdm_lib.samplers.sampler import Spacing
+from vdm_lib.samplers.solvers import estimate_image
 from vdm_lib.types import Key, Labels, Latents, Levels, Params, PerImage
 
 

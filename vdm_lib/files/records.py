@@ -1,6 +1,6 @@
 """The files of a data directory: shards of TFRecords, and the manifest that says that they are complete.
 
-A TFRecord (`vdm_lib.tfrecord`) holds one serialised Example (`vdm_lib.example`).
+A TFRecord (`vdm_lib.files.tfrecord`) holds one serialised Example (`vdm_lib.files.example`).
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from typing import IO, Any
 from etils import epath
 
 from vdm_lib.errors import DataError, RecordError
-from vdm_lib.example import Record, decode_example, encode_example
-from vdm_lib.tfrecord import frame, frame_runs, read_frames
+from vdm_lib.files.example import Record, decode_example, encode_example
+from vdm_lib.files.tfrecord import frame, frame_runs, read_frames
 
 __all__ = [
     "MANIFEST_NAME",

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from vdm_lib import diffusion, likelihood
 from vdm_lib.config import Dequantisation, OdeTrace
-from vdm_lib.draws import log_mean_weight, sample_keys
+from vdm_lib.evaluation.draws import log_mean_weight, sample_keys
 from vdm_lib.model import VDM
 from vdm_lib.noise import normals
 from vdm_lib.types import Key, Labels, Levels, Params, PerImage

@@ -6,12 +6,12 @@ import pytest
 
 import configs
 from tests.vdm_lib.test_evaluate import SUBJECT, random_split
-from vdm_lib.bound import make_bound
 from vdm_lib.config import EvalConfig
 from vdm_lib.evaluate import measure, summarise
+from vdm_lib.evaluation.bound import make_bound
+from vdm_lib.evaluation.passes import Runner
+from vdm_lib.evaluation.reference_protocol import draw_indices, per_batch_bpd, summarise_batches
 from vdm_lib.model import VDM
-from vdm_lib.passes import Runner
-from vdm_lib.reference_protocol import draw_indices, per_batch_bpd, summarise_batches
 from vdm_lib.sharding import make_mesh
 
 CONFIG = configs.load("debug")

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from vdm_lib import sampling
-from vdm_lib.loops import Loop, on_device
 from vdm_lib.model import VDM
-from vdm_lib.sampler import Sampler
-from vdm_lib.solvers import Chain
+from vdm_lib.samplers.loops import Loop, on_device
+from vdm_lib.samplers.sampler import Sampler
+from vdm_lib.samplers.solvers import Chain
 from vdm_lib.types import Key, Labels, Latents, Params
 
 

@@ -3,7 +3,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import expit, logsumexp
 
-from vdm_lib.closed_forms import encoded_levels, per_image, prior_table, recon_table
+from vdm_lib.evaluation.closed_forms import encoded_levels, per_image, prior_table, recon_table
 
 
 @pytest.mark.parametrize("num_levels", [2, 17, 256])

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.known_answers.models import gaussian
-from vdm_lib.bound import DiffusionLoss
-from vdm_lib.control import Coefficient, fit_coefficients, make_controls, without_controls
-from vdm_lib.level_control import LevelControl
-from vdm_lib.linear_control import ImageControl, LinearControl
+from vdm_lib.evaluation.bound import DiffusionLoss
+from vdm_lib.evaluation.control import Coefficient, fit_coefficients, make_controls, without_controls
+from vdm_lib.evaluation.level_control import LevelControl
+from vdm_lib.evaluation.linear_control import ImageControl, LinearControl
 
 TIMES = (np.arange(1024) + 0.5) / 1024
 
@@ -30,7 +30,7 @@ def test_which_controls_there_are():
 @pytest.mark.parametrize("most_dims", [4096, 5])
 @pytest.mark.parametrize("kind", [LinearControl, LevelControl])
 def test_the_control_has_mean_zero_for_every_image_and_time(kind, most_dims, monkeypatch):
-    monkeypatch.setattr("vdm_lib.linear_control._MOST_DIMS", most_dims)
+    monkeypatch.setattr("vdm_lib.evaluation.linear_control._MOST_DIMS", most_dims)
     known = gaussian(5, num_levels=8)
     control = control_of(known, kind)
     params, draws = control.runner.params, 4000
@@ -139,7 +139,7 @@ def test_what_the_image_control_takes_off_is_put_back(timesteps):
 
 
 def test_without_an_eigenbasis_there_is_no_image_control(monkeypatch):
-    monkeypatch.setattr("vdm_lib.linear_control._MOST_DIMS", 5)
+    monkeypatch.setattr("vdm_lib.evaluation.linear_control._MOST_DIMS", 5)
     known = gaussian(5)
     controls = make_controls(known.model, known.runner(), "linear_and_levels")
     assert [type(each.estimate) for each in controls] == [LinearControl, LevelControl]

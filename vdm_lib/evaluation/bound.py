@@ -14,15 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vdm_lib import time_density
-from vdm_lib.closed_forms import per_image, prior_table, recon_table
 from vdm_lib.config import ControlVariate, TimeSampling
-from vdm_lib.control import Coefficient, Coefficients, Control, fit_coefficients, make_controls, without_controls
+from vdm_lib.evaluation import time_density
+from vdm_lib.evaluation.closed_forms import per_image, prior_table, recon_table
+from vdm_lib.evaluation.control import (
+    Coefficient,
+    Coefficients,
+    Control,
+    fit_coefficients,
+    make_controls,
+    without_controls,
+)
+from vdm_lib.evaluation.passes import NoStore, OnePass, PassStore, Runner, check_finite
+from vdm_lib.evaluation.time_density import TimeDensity
 from vdm_lib.likelihood import encode, nats_to_bpd
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.passes import NoStore, OnePass, PassStore, Runner, check_finite
-from vdm_lib.time_density import TimeDensity
 from vdm_lib.types import Key, Labels, Levels, Params, PerImage
 
 _PILOT = 2**31

@@ -16,11 +16,17 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from vdm_lib.config import ControlVariate
-from vdm_lib.level_control import LevelControl, level_params
-from vdm_lib.linear_control import ImageControl, ImageControlOverTime, LinearControl, linear_params, weights_over_time
+from vdm_lib.evaluation.level_control import LevelControl, level_params
+from vdm_lib.evaluation.linear_control import (
+    ImageControl,
+    ImageControlOverTime,
+    LinearControl,
+    linear_params,
+    weights_over_time,
+)
+from vdm_lib.evaluation.passes import Estimate, Runner
+from vdm_lib.evaluation.time_density import about_line, bins, smoothed
 from vdm_lib.model import VDM
-from vdm_lib.passes import Estimate, Runner
-from vdm_lib.time_density import about_line, bins, smoothed
 from vdm_lib.types import Key
 
 _LEAST_GAIN = 1.05

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from etils import epath
 
 from vdm_lib.errors import ConfigError
-from vdm_lib.held import held
-from vdm_lib.records import TEMPORARY_MARK
+from vdm_lib.files.held import held
+from vdm_lib.files.records import TEMPORARY_MARK
 
 
 def check_new_directory(path: epath.PathLike) -> None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from vdm_lib import diffusion, likelihood
-from vdm_lib.draws import log_mean_weight, sample_keys
+from vdm_lib.evaluation.draws import log_mean_weight, sample_keys
 from vdm_lib.model import VDM
 from vdm_lib.noise import normals
 from vdm_lib.types import Key, Labels, Latents, Levels, Params, PerImage

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from vdm_lib import records as records_module
 from vdm_lib.errors import DataError, RecordError
-from vdm_lib.records import (
+from vdm_lib.files import records as records_module
+from vdm_lib.files.records import (
     Manifest,
     Record,
     ShardInfo,

@@ -15,11 +15,11 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from vdm_lib import diffusion, sampling
 from vdm_lib.likelihood import encode
-from vdm_lib.loops import Loop, on_device
 from vdm_lib.model import VDM
 from vdm_lib.noise import image_normals
-from vdm_lib.sampler import Sampler
-from vdm_lib.solvers import Chain
+from vdm_lib.samplers.loops import Loop, on_device
+from vdm_lib.samplers.sampler import Sampler
+from vdm_lib.samplers.solvers import Chain
 from vdm_lib.types import Key, Labels, Latents, Levels, Params, Scalar
 
 

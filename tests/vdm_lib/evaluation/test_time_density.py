@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdm_lib.time_density import TimeDensity, even_positions, fit, mixture, pilot_size, positions
+from vdm_lib.evaluation.time_density import TimeDensity, even_positions, fit, mixture, pilot_size, positions
 
 KNOTS = st.lists(st.floats(0.1, 10.0), min_size=2, max_size=33)
 

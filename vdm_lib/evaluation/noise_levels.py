@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vdm_lib.bound import Bound
+from vdm_lib.evaluation.bound import Bound
 from vdm_lib.report import NoiseLevel
 
 NUM_LEVELS = 20

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from vdm_lib.monte_carlo import between_passes_stderr, spread
-from vdm_lib.time_density import even_positions, positions
+from vdm_lib.evaluation.monte_carlo import between_passes_stderr, spread
+from vdm_lib.evaluation.time_density import even_positions, positions
 
 
 @pytest.mark.parametrize("passes", [2, 4, 16])

@@ -1,0 +1,1 @@
+"""How a bound of bits per dimension is estimated: passes, times, control variates, and the errors of what they say."""
