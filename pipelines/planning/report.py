@@ -116,7 +116,7 @@ def _row(plan: Plan) -> str:
     price = plan.price_usd_roofline
     cells = (
         plan.config, plan.accelerator, _words(plan.changes) or "as it is", "yes" if plan.fits else "no",
-        f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.2f}",
+        f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.4g}",
         f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"{plan.train_hours_roofline:,.0f}",
         "not known" if price is None else f"{price:,.0f}",
     )  # fmt: skip
