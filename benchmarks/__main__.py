@@ -30,11 +30,15 @@ def main(words: list[str]) -> int:
     if unknown:
         print(f"no bench {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
         return 2
+    try:
+        results = kept(given.out)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     # Started processes keep their bytecode, as they do for a user; else imports are measured.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     keep_quiet()
     print(HEADER, flush=True)
-    results = kept(given.out)
     for name in given.names or NAMES:
         taken: list[Figure] = []
         for figure in importlib.import_module(f"benchmarks.{name}").figures():

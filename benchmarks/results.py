@@ -1,6 +1,7 @@
 """A run of the benches as files: JSON to compare with, and the same as a markdown table."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks.figures import Figure
 
@@ -65,11 +67,11 @@ class Results:
         try:
             found = json.loads(text)
             benches = (
-                Bench(**(bench | {"figures": tuple(Figure(**figure) for figure in bench["figures"])}))
+                Bench(**(bench | {"figures": tuple(_figure(figure) for figure in bench["figures"])}))
                 for bench in found["benches"]
             )
             return Results(dict(found["machine"]), tuple(benches))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"no results of `make bench`: {type(error).__name__} {error}") from error
 
     def to_markdown(self) -> str:
@@ -80,6 +82,16 @@ class Results:
             lines += [f"## {bench.name}", "", f"{bench.taken}, code {bench.commit or 'unknown'}", "", HEADER]
             lines += [*map(row, bench.figures), ""]
         return "\n".join(lines)
+
+
+def _figure(values: dict[str, Any]) -> Figure:
+    """Return a figure; ValueError if it holds what no bench measures."""
+    numbers = [values["value"], *(values[key] for key in ("least", "greatest") if values.get(key) is not None)]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"{values.get('name')} is no number")
+    if not all(isinstance(values[key], str) for key in ("name", "unit")):
+        raise ValueError("a figure without a name")
+    return Figure(**values)
 
 
 def row(figure: Figure) -> str:
@@ -98,13 +110,21 @@ def now(name: str, figures: Sequence[Figure]) -> Bench:
 
 
 def kept(stem: Path) -> Results:
-    """Return the results in `stem`.json that are of this machine, with no bench in it if there are none."""
-    here = Results(_machine(), ())
-    try:
-        found = Results.from_json(stem.with_name(f"{stem.name}.json").read_text())
-    except (OSError, ValueError):
+    """Return the results in `stem`.json, with no bench in them if there is no such file.
+
+    Raises:
+      ValueError: the file is no results file, or of another machine or jax: other results are not to be lost.
+    """
+    here, file = Results(_machine(), ()), stem.with_name(f"{stem.name}.json")
+    if not file.exists():
         return here
-    return found if found.machine == here.machine else here
+    try:
+        found = Results.from_json(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}: name another place with --out") from error
+    if found.machine != here.machine:
+        raise ValueError(f"{file} is of another machine, Python or jax: name another place with --out, or remove it")
+    return found
 
 
 def write(results: Results, stem: Path) -> None:

@@ -8,13 +8,13 @@ import numpy as np
 from etils import epath
 
 from pipelines.compression.codec import Ready, check_ready, check_subject, load_subject, make_ready, settings_of
-from pipelines.compression.images_out import LOST_NAME, write_all, write_rest
+from pipelines.compression.images_out import LOST_NAME, check_origin, write_all, write_rest
 from pipelines.compression.results import DecompressResult
 from pipelines.place import check_directory
 from pipelines.progress import Progress, telling
 from vdm_lib.compression.chunk import decode_chunk
 from vdm_lib.compression.container import StoredChunk, parse, pixels_digest
-from vdm_lib.errors import RecordError
+from vdm_lib.errors import RecordError, VdmError
 from vdm_lib.files.new_directory import check_new_directory, new_directory
 from vdm_lib.files.storage import storage_errors
 
@@ -48,10 +48,16 @@ def run(
         except FileNotFoundError:
             raise RecordError(f"{file} is missing") from None
     header = archive.header
+    check_origin(archive.origin, sum(count for count, _ in header["chunks"]))
     faults = [chunk for chunk in archive.chunks if isinstance(chunk, str)]
     if faults and not salvage:
         raise RecordError(_faults(file, faults))
-    subject = load_subject(model or header["model"]["path"], _step(header, model, step))
+    try:
+        subject = load_subject(model or header["model"]["path"], _step(header, model, step))
+    except VdmError as error:
+        if model is not None:
+            raise
+        raise type(error)(f"{error}: {file} names it as its model, --model names another place") from error
     check_subject(subject, header, file)
     with Progress("decompress", total=header["num_images"], unit="image") as progress:
         progress.say(f"{header['num_images']:,} images, {header['settings']['steps']:,} steps each")

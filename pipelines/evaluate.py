@@ -114,7 +114,7 @@ class _Job:
     def report(self, config: Config, step: int, stop: StopRequest) -> BpdReport:
         """Return the report of one step, made if it is not there."""
         workdir, images = self.workdir, self.images
-        kind = _kind(self.own, config, images.name)
+        kind = kind_of(self.own, config, images.name)
         report = None if self.force else run_dir.read_eval_report(workdir, step, kind, split=images.name)
         other = report is not None and report.data_fingerprint != images.fingerprint
         if other and not self.allow_other_data:
@@ -176,7 +176,7 @@ def run_reference(config: Config, source: str, workdir: str, data: str, *, split
     reports: list[BpdReport] = []
     with stop_on_signal() as stop:
         for each in _by_timesteps(config):
-            kind = _kind(configs.load(config.name), each, split)
+            kind = kind_of(configs.load(config.name), each, split)
             try:
                 reports.append(_measure(workdir, each, model.ema_params, images, model.step, kind, stop))
             except _StopAfterPass:
@@ -201,7 +201,7 @@ def _steps(workdir: str) -> list[int]:
         return checkpoints.steps()
 
 
-def _kind(own: Config, config: Config, split: str) -> str:
+def kind_of(own: Config, config: Config, split: str) -> str:
     """Return what distinguishes a measurement from the run's own way, such as `-passes=16`; empty for that one."""
     changed = {key: value for key, value in run_dir.differences(own, config).items() if key.startswith(_MAY_CHANGE)}
     if config.eval.protocol == "every_image":

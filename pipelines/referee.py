@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipelines import run_dir
 from pipelines.compression.codec import Subject, make_ready, make_settings
 from pipelines.compression.other_formats import rates
 from pipelines.compression.results import RefereeResult
-from pipelines.evaluate import overridden
+from pipelines.evaluate import kind_of, overridden
 from pipelines.progress import Progress, telling
 from vdm_lib.compression.account import Account, joined
 from vdm_lib.compression.chunk import Codec, decode_chunk, encode_chunk
@@ -48,7 +49,8 @@ def run(
     """Encode and decode the first test images, measure their bound with as many steps, and compare.
 
     Args:
-      workdir: run directory; the numbers go to codec/STEP-timesteps=T-images=N.json in it, `-repeats=R` in its name.
+      workdir: run directory; the numbers go to codec/STEP-timesteps=T-images=N.json in it, `-repeats=R` and
+        what else differs from the run's own way in its name.
       data: data directory.
       num_images: images.
       repeats: codes of each image, each with other bits to begin with.
@@ -62,11 +64,17 @@ def run(
       MachineError: constriction or pillow-jxl-plugin is not installed.
       VdmError: what was encoded does not decode to the same pixels.
     """
-    config = overridden(run_dir.read_config(workdir), overrides or {})
-    if config.eval.estimator != "bound" or config.eval.protocol != "every_image":
-        raise ConfigError("--codec is compared with the bound of every image: leave out eval.estimator and protocol")
+    own = run_dir.read_config(workdir)
+    config = overridden(own, overrides or {})
+    if config.eval.estimator != "bound" or config.eval.protocol != "every_image" or config.eval.schedule != "own":
+        raise ConfigError(
+            "--codec is compared with the bound of every image under the model's own schedule: leave out "
+            "eval.estimator, eval.protocol and eval.schedule"
+        )
+    if config.eval.timesteps:
+        raise ConfigError("--codec takes one number of steps: give model.timesteps, not eval.timesteps")
     steps = config.model.timesteps or _DEFAULT_STEPS
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, timesteps=steps))
+    own, config = (replace(each, model=replace(each.model, timesteps=steps)) for each in (own, config))
     whole = load_split(data, "test")
     check_data(config, whole)
     if not 2 <= num_images <= len(whole.images):
@@ -74,14 +82,14 @@ def run(
     split = Split("test", whole.images[:num_images], whole.labels[:num_images], whole.num_levels, whole.fingerprint)
     if repeats < 1:
         raise ConfigError(f"--codec-repeats must be at least 1, got {repeats}")
-    restored = restore_ema(workdir, config, step)
+    restored = restore_ema(workdir, config, step, raw=config.eval.params == "raw")
     known = restored.metadata["data_fingerprints"]
-    run_dir.check_same_data(known, {"test": whole.fingerprint}, allow_other=allow_other_data)
+    same = run_dir.check_same_data(known, {"test": whole.fingerprint}, allow_other=allow_other_data)
     subject = Subject(config, restored.params, restored.step, params_digest(restored.params))
     bound, per_image, bound_stderr = _bound(config, subject, split)
     settings = make_settings(subject, steps, None, None)
     # Only the net rate is compared, so that small batches at the beginning would be time for nothing.
-    settings = dataclasses.replace(settings, first_batch=settings.batch_size)
+    settings = replace(settings, first_batch=settings.batch_size)
     with Progress("eval --codec", total=2 * repeats * num_images, unit="image there and back") as progress:
         with telling(progress.say, "compiling the codec"):
             ready = make_ready(subject, settings)
@@ -118,7 +126,9 @@ def run(
         other_bpd=rates(split.images),
     )
     times = f"-repeats={repeats}" if repeats > 1 else ""
-    name = f"{restored.step}-timesteps={steps}-images={num_images}{times}.json"
+    data_kind = "" if same else f"-data={whole.fingerprint[:8]}"
+    kind = f"-timesteps={steps}-images={num_images}{times}{kind_of(own, config, split.name)}{data_kind}"
+    name = f"{restored.step}{kind}.json"
     place = epath.Path(workdir) / "codec" / name
     place.parent.mkdir(parents=True, exist_ok=True)
     facts = {"data_fingerprint": split.fingerprint, "checkpoint_digest": subject.digest, "probe": ready.probe}

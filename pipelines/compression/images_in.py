@@ -1,8 +1,10 @@
 """What `vdm compress` takes: a prepared data directory, NPY arrays, PNGs and folders of them, in any number."""
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,12 @@ from vdm_lib.files.records import MANIFEST_NAME, read_manifest, read_records
 from vdm_lib.files.storage import storage_errors
 
 _MODES = {1: "L", 3: "RGB"}
+# Of a PNG: the signature, the length and name of its first chunk, width and height stand before the bits of a sample.
+_BIT_DEPTH_AT = 24
+_NO_PICTURE = (
+    UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombWarning,
+    Image.DecompressionBombError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ def _read_place(
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
     for path in folder.iterdir():
-        if path.is_dir():
+        # A link to a folder may lead back here: it is named as left out.
+        if path.is_dir() and not Path(path).is_symlink():
             yield from _files(path)
         else:
             yield path
@@ -96,12 +105,12 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _npy(path: epath.Path) -> np.ndarray:
     try:
-        array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        array = np.lib.format.read_array(io.BytesIO(path.read_bytes()), allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no array that can be read: {error}") from error
-    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.integer):
+    except (ValueError, EOFError, OverflowError, MemoryError) as error:
+        raise DataError(f"{path} is no array of whole numbers that can be read: {error}") from error
+    if not np.issubdtype(array.dtype, np.integer):
         raise DataError(f"{path} holds no array of whole numbers")
     return array
 
@@ -111,17 +120,31 @@ def _png(path: epath.Path, like: DataConfig) -> UInt8[np.ndarray, "h w c"]:
     if mode is None:
         raise DataError(f"{path}: images of {like.image_shape[2]} channels are no PNGs, give an NPY array")
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as picture:
-            picture.load()
+        data = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+                picture.load()
     except FileNotFoundError:
         raise DataError(f"{path} is missing") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no picture that can be read ({type(error).__name__})") from error
+    except _NO_PICTURE as error:
+        raise DataError(f"{path} is no PNG that can be read ({type(error).__name__})") from error
     if picture.mode != mode:
         raise DataError(f"{path} has pixels of mode {picture.mode}, the model is for {mode}")
+    if lost := _lost(picture, data):
+        raise DataError(f"{path} has {lost}: only opaque PNGs of one frame and 8 bits come back as they were")
     pixels = np.asarray(picture).reshape(picture.height, picture.width, len(mode))
     _check(pixels[None], like, str(path))
     return pixels
+
+
+def _lost(picture: Image.Image, data: bytes) -> str:
+    """Return what Pillow does not give of a PNG, without a word; empty if nothing."""
+    frames = getattr(picture, "n_frames", 1)
+    parts = [f"samples of {data[_BIT_DEPTH_AT]} bits"] if data[_BIT_DEPTH_AT] != 8 else []
+    parts += [f"{frames} frames"] if frames > 1 else []
+    parts += ["transparency"] if "transparency" in picture.info else []
+    return " and ".join(parts)
 
 
 def _check(images: np.ndarray, like: DataConfig, place: str) -> None:

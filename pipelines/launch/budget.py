@@ -1,5 +1,6 @@
 """How long machines may be held, by time or by price; and how long they were."""
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -25,10 +26,11 @@ class Budget:
         """Return the budget that keeps both limits.
 
         Raises:
-          ConfigError: a limit that is not positive, or a cost without a price to reckon with.
+          ConfigError: a limit that is no positive number, or a cost without a price to reckon with.
         """
-        if max_hours <= 0 or (max_cost_usd is not None and max_cost_usd <= 0):
-            raise ConfigError("--max-hours and --max-cost must be positive")
+        limits = [max_hours] if max_cost_usd is None else [max_hours, max_cost_usd]
+        if not all(math.isfinite(limit) and limit > 0 for limit in limits):
+            raise ConfigError("--max-hours and --max-cost must be positive numbers")
         if max_cost_usd is None:
             return cls(max_hours, usd_per_hour)
         if usd_per_hour is None:

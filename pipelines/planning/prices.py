@@ -1,5 +1,6 @@
 """List prices of TPU chips, from a dated file that the user edits; an aid to compare slices, never a quote."""
 
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ def read(file: Path = FILE) -> Prices:
     """
     try:
         content = tomllib.loads(file.read_text())
+        if unknown := set(content) - {"as_of", "on_demand", "spot"}:
+            raise ValueError(f"{min(unknown)} is none of its tables")
         return Prices(str(content["as_of"]), _table(content, "on_demand"), _table(content, "spot"))
     except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError, AttributeError) as error:
         raise ConfigError(
@@ -43,7 +46,8 @@ def read(file: Path = FILE) -> Prices:
 def _table(content: dict[str, Any], name: str) -> dict[str, float]:
     table = content.get(name, {})
     for generation, price in table.items():
-        if generation not in GENERATIONS or not isinstance(price, int | float) or price <= 0:
+        number = isinstance(price, int | float) and not isinstance(price, bool)
+        if generation not in GENERATIONS or not number or not math.isfinite(price) or price <= 0:
             raise ValueError(f"{name}.{generation} = {price!r}")
     return {generation: float(price) for generation, price in table.items()}
 

@@ -33,7 +33,11 @@ def test_a_bench_replaces_itself_and_leaves_the_others(tmp_path):
 
 def test_results_of_another_machine_are_not_added_to(tmp_path):
     write(_results(Figure(name="a", value=1.0, unit="s"), machine={"cores": 999}), tmp_path / "r")
-    assert kept(tmp_path / "r").benches == ()
+    with pytest.raises(ValueError, match="another machine"):
+        kept(tmp_path / "r")
+    (tmp_path / "notes.json").write_text("mine")
+    with pytest.raises(ValueError, match="no results"):
+        kept(tmp_path / "notes")
 
 
 @pytest.mark.parametrize(
@@ -66,9 +70,14 @@ def test_what_one_of_both_lacks_and_another_machine_are_said():
     assert "machines differ" in text
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{}", json.dumps({"benches": [{"figures": [{"nme": 1}]}], "machine": {}}), "[]"]
-)
+def _one(value: object) -> str:
+    return json.dumps({"machine": {}, "benches": [{"figures": [{"name": "a", "unit": "s", "value": value}]}]})
+
+
+_NO_FIGURE = json.dumps({"benches": [{"figures": [{"nme": 1}]}], "machine": {}})
+
+
+@pytest.mark.parametrize("content", ["", "{}", _NO_FIGURE, "[]", _one("x"), _one(None), "[" * 100_000])
 def test_what_is_no_results_file_is_refused_in_one_line(tmp_path, capsys, content):
     file = tmp_path / "x.json"
     file.write_text(content)

@@ -115,16 +115,16 @@ def decode_chunk(
     seed = _seed(codec, index, math.prod(image_shape))
     if chunk.known_words > len(seed):
         raise RecordError(f"chunk {index} names {chunk.known_words} words of {len(seed)}")
-    stack = Stack(np.concatenate([seed[: chunk.known_words], chunk.words]), sealed=False)
     parts: list[np.ndarray] = []
     try:
+        stack = Stack(np.concatenate([seed[: chunk.known_words], chunk.words]), sealed=False)
         for number, count in reversed(list(enumerate(chunk.counts))):
             shape = (count, *image_shape)
             parts.append(chain.decode(stack, codec.ladder, codec.network, shape, codec.num_levels, b"%d" % number))
             on_batch(count)
         whole = np.array_equal(stack.unsealed_words(), seed)
-    except (VdmError, KeyError):
-        # constriction's word for a latent that no encoder can have drawn.
+    except (VdmError, KeyError, ValueError):
+        # constriction's words for a latent that no encoder can have drawn, and for a stack that none can have left.
         whole = False
     if not whole:
         raise RecordError(f"chunk {index} does not end in the bits that it began with: what it decodes to is wrong")

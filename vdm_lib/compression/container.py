@@ -84,10 +84,13 @@ def parse(data: bytes, name: str) -> Archive:
     header, head, at = _read_section(data, at, f"the header of {name}")
     origin, _, at = _read_section(data, at, f"the list of images of {name}")
     chunks: list[StoredChunk | str] = []
-    for index, (num_images, size) in enumerate(header["chunks"]):
-        end = at + _HEAD.size + _NUMBER.size + size
-        chunks.append(_read_chunk(data[at:end], index, num_images, size, head))
-        at = end
+    try:
+        for index, (num_images, size) in enumerate(header["chunks"]):
+            end = at + _HEAD.size + _NUMBER.size + size
+            chunks.append(_read_chunk(data[at:end], index, num_images, size, head))
+            at = end
+    except (KeyError, TypeError, ValueError, struct.error) as error:
+        raise RecordError(f"{name} was not written by `vdm compress`: {type(error).__name__} {error}") from error
     if at < len(data):
         raise RecordError(f"{name} has {len(data) - at} bytes more than its header says")
     return Archive(header, origin, tuple(chunks))

@@ -158,7 +158,7 @@ def test_a_file_made_on_two_devices_decodes_on_one(run, images, tmp_path):
         (["--steps", "3", "absent.npy"], 1, "absent.npy is missing"),
         (["--steps", "3", "bright.npy"], 1, "levels 0 to 255, the model is for 0 to 16"),
         (["--steps", "3", "wide.npy"], 1, "the model is for images of (8, 8, 1)"),
-        (["--steps", "3", "text.png"], 1, "no picture that can be read"),
+        (["--steps", "3", "text.png"], 1, "no PNG that can be read"),
         (["--steps", "3", "photo.jpg"], 1, "photo.jpg is no PNG and no NPY array"),
         (["--steps", "3", "empty"], 1, "holds no PNG and no manifest.json"),
         (["--steps", "3", "x.npy", "x.npy"], 2, "two files are named x.npy"),
@@ -224,3 +224,9 @@ def test_the_referee_reports_rates_beside_the_bound(run, digits_dir, capsys):
     assert (run / "codec" / "6-timesteps=3-images=12-repeats=2.json").exists()
     assert vdm(*words, "--codec-repeats", 0) == 2
     assert "--codec-repeats must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["eval.schedule=cosine", "eval.timesteps=[10]", "eval.estimator=ode"])
+def test_the_referee_refuses_what_the_code_is_not_compared_with(run, digits_dir, word, capsys):
+    assert vdm("eval", "--codec", 4, word, "--workdir", run, "--data", digits_dir) == 2
+    assert "--codec" in capsys.readouterr().err

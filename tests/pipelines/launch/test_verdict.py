@@ -1,6 +1,7 @@
 """What states of workers, failed calls and limits mean: pure functions."""
 
 import json
+import math
 
 import pytest
 
@@ -111,8 +112,9 @@ def test_a_budget_keeps_the_lower_of_both_limits():
     assert Budget.of(3.0, 8.0, 2.0, "v3-8").limit_hours == 3.0
     with pytest.raises(ConfigError, match="price of v3-8"):
         Budget.of(10.0, 8.0, None, "v3-8")
-    with pytest.raises(ConfigError, match="positive"):
-        Budget.of(0.0, None, None, "v3-8")
+    for hours, cost in ((0.0, None), (math.nan, None), (math.inf, None), (1.0, math.nan), (1.0, math.inf), (1.0, -1.0)):
+        with pytest.raises(ConfigError, match="positive"):
+            Budget.of(hours, cost, 2.0, "v3-8")
 
 
 def test_each_generation_has_a_price_and_spot_is_cheaper():
@@ -130,7 +132,13 @@ def test_a_price_file_is_checked(tmp_path):
     file.write_text('as_of = "2026-01-01"\n[on_demand]\n[spot]\nv3 = 0.5\n')
     assert prices.usd_per_hour(slice_, file=file) is None
     assert prices.usd_per_hour(slice_, "spot", file=file) == 2.0
-    for wrong in ("as_of = 1\n[on_demand]\nv9 = 1.0\n", "[on_demand]\n", "as_of = '1'\n[on_demand]\nv3 = -1\n", "x"):
+    for wrong in (
+        "as_of = 1\n[on_demand]\nv9 = 1.0\n",
+        "[on_demand]\n",
+        "x",
+        *(f"as_of = '1'\n[on_demand]\nv3 = {price}\n" for price in ("-1", "nan", "inf", "true")),
+        "as_of = '1'\n[ondemand]\nv3 = 1\n",
+    ):
         file.write_text(wrong)
         with pytest.raises(ConfigError, match=r"prices.toml"):
             prices.read(file)
