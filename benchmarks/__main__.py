@@ -45,9 +45,8 @@ def main(words: list[str]) -> int:
             print(row(figure), flush=True)
             taken.append(figure)
             # After each, so that what was measured is kept when a later one fails or is interrupted.
-            write(results.with_bench(now(name, taken)), given.out)
-        if taken:
             results = results.with_bench(now(name, taken))
+            write(results, given.out)
     return 0
 
 

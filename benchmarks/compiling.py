@@ -5,13 +5,12 @@ It needs the group `.[plan]`; without it nothing is measured. The step on CPU is
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
 import configs
 from benchmarks.figures import Figure
+from benchmarks.process import run
 from pipelines import plan
 from pipelines.planning import accelerators
 
@@ -35,13 +34,5 @@ def figures() -> Iterator[Figure]:
 def _compile(name: str) -> tuple[float, float]:
     """Return CPU seconds and peak resident GiB of the process that `vdm plan` compiles in."""
     request = plan.request(configs.load("cifar10_aug"), accelerators.find(name))
-    command = [sys.executable, "-m", "pipelines.planning.compile"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(request))
-        process.stdin.close()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"compiling for {name} ended with exit code {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
+    ended = run([sys.executable, "-m", "pipelines.planning.compile"], json.dumps(request))
+    return ended.cpu_s, ended.peak_gib

@@ -5,18 +5,16 @@ run. Ten minutes on 2 cores.
 """
 
 import json
-import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure as Picture
 
 from benchmarks.figures import Figure
+from benchmarks.process import run
+from pipelines.compression.results import RefereeResult
 
 DEMO, PICTURE = Path("demo"), Path("demo/compression-curve.png")
 STEPS = (10, 50, 100, 250, 500, 1000)
@@ -27,8 +25,7 @@ REPEATS = {10: 12, 50: 6, 100: 4, 250: 2, 500: 2, 1000: 2}
 
 @dataclass(frozen=True)
 class _Point:
-    steps: int
-    found: dict[str, Any]
+    found: RefereeResult
     peak_mib: float
 
 
@@ -46,29 +43,20 @@ def figures() -> Iterator[Figure]:
 def _measure(steps: int) -> _Point:
     words = [f"model.timesteps={steps}", f"eval.passes={PASSES}", "--workdir", DEMO / "run", "--data", DEMO / "data"]
     words += ["--codec", NUM_IMAGES, "--codec-repeats", REPEATS[steps], "--json"]
-    command = [sys.executable, "-m", "pipelines.command", "eval", *map(str, words)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as job:
-        assert job.stdout is not None
-        said = job.stdout.read()
-        _, status, used = os.wait4(job.pid, 0)
-        job.returncode = os.waitstatus_to_exitcode(status)
-    if job.returncode:
-        raise AssertionError(f"vdm eval --codec ended with {job.returncode}")
-    return _Point(steps, json.loads(said), used.ru_maxrss / 1024)
+    ended = run([sys.executable, "-m", "pipelines.command", "eval", *map(str, words)])
+    return _Point(RefereeResult(**json.loads(ended.said)), 1024 * ended.peak_gib)
 
 
 def _figures(point: _Point) -> Iterator[Figure]:
-    about = f"digits, {point.steps} steps"
-    for name, key in (("real code, net", "net"), ("the bound", "bound")):
-        yield _with_error(f"{about}: {name}", point.found[f"{key}_bpd"], point.found[f"{key}_bpd_stderr"])
-    less = point.found["net_bpd"] - point.found["bound_bpd"]
-    error = math.hypot(point.found["net_bpd_stderr"], point.found["bound_bpd_stderr"])
-    yield _with_error(f"{about}: real code less bound", less, error)
-    yield _with_error(
-        f"{about}: the coder's own loss", point.found["coder_loss_bpd"], point.found["coder_loss_bpd_stderr"]
-    )
-    for way in ("encode", "decode"):
-        yield Figure(name=f"{about}: to {way}", value=1e3 / point.found[f"{way}_images_per_s"], unit="ms/image")
+    found = point.found
+    about = f"digits, {found.steps} steps"
+    yield _with_error(f"{about}: real code, net", found.net_bpd, found.net_bpd_stderr)
+    yield _with_error(f"{about}: the bound", found.bound_bpd, found.bound_bpd_stderr)
+    yield _with_error(f"{about}: real code less bound", *found.net_less_bound)
+    assert found.coder_loss_bpd_stderr is not None  # of several codes
+    yield _with_error(f"{about}: the coder's own loss", found.coder_loss_bpd, found.coder_loss_bpd_stderr)
+    for way, per_s in (("encode", found.encode_images_per_s), ("decode", found.decode_images_per_s)):
+        yield Figure(name=f"{about}: to {way}", value=1e3 / per_s, unit="ms/image")
     yield Figure(name=f"{about}: peak memory of the process", value=point.peak_mib, unit="MiB")
 
 
@@ -79,15 +67,15 @@ def _with_error(name: str, value: float, error: float) -> Figure:
 def _draw(points: list[_Point]) -> None:
     picture = Picture(figsize=(6.4, 4.0), layout="constrained")
     axes = picture.subplots()
-    steps = [point.steps for point in points]
+    steps = [point.found.steps for point in points]
 
     def column(key: str) -> list[float]:
-        return [point.found[key] for point in points]
+        return [getattr(point.found, key) for point in points]
 
     axes.errorbar(steps, column("net_bpd"), column("net_bpd_stderr"), label="real code, net", marker="o", capsize=3)
     axes.errorbar(steps, column("bound_bpd"), column("bound_bpd_stderr"), label="bound with T steps", marker="x",
                   linestyle="--", capsize=3)  # fmt: skip
-    for name, bpd in points[0].found["other_bpd"].items():
+    for name, bpd in points[0].found.other_bpd.items():
         if name.endswith("in one picture") and not name.startswith("PNG"):
             axes.axhline(bpd, color="grey", linewidth=1, linestyle=":")
             axes.annotate(name, (STEPS[-1], bpd), ha="right", va="bottom", color="grey", fontsize=8)

@@ -7,7 +7,6 @@ that nothing has to be downloaded.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure, of_repetitions
+from benchmarks.process import run
 
 _SYNTHETIC = 60_000
 _REPEATS = 3
@@ -33,19 +33,8 @@ def write_binary_cifar10(folder: Path) -> None:
 
 def _process(*words: str) -> tuple[dict[str, Any], float]:
     """Return what a `data_process` says and its peak resident memory in GiB."""
-    command = [sys.executable, "-m", "benchmarks.data_process", *words]
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        assert process.stdout is not None
-        lines = process.stdout.read().splitlines()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            errors.seek(0)
-            raise RuntimeError(f"{' '.join(words)} ended with exit code {process.returncode}: {errors.read()[-1000:]}")
-    return json.loads(lines[-1]), usage.ru_maxrss / 2**20
+    ended = run([sys.executable, "-m", "benchmarks.data_process", *words], quiet=True)
+    return json.loads(ended.said.splitlines()[-1]), ended.peak_gib
 
 
 def _preparing(source: Path, what: str, temporary: Path) -> Iterator[Figure]:

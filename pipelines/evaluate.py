@@ -132,7 +132,7 @@ class _Job:
         known = restored.metadata["data_fingerprints"]
         same = run_dir.check_same_data(known, self.at_hand, allow_other=self.allow_other_data)
         if not same or other:
-            kind += f"-data={images.fingerprint[:8]}"
+            kind += data_kind(images.fingerprint)
             report = None if self.force else run_dir.read_eval_report(workdir, step, kind, split=images.name)
             if report is not None:
                 check_measured(report, restored.params, eval_path(workdir, step, kind, ".json"))
@@ -209,6 +209,11 @@ def kind_of(own: Config, config: Config, split: str) -> str:
         changed.pop("eval.batch_size", None)
     words = [f"-{key.split('.')[-1]}={value}" for key, value in changed.items()]
     return "".join(words) + ("" if split == "test" else f"-{split}")
+
+
+def data_kind(fingerprint: str) -> str:
+    """Return what distinguishes a measurement on other data than the run's own."""
+    return f"-data={fingerprint[:8]}"
 
 
 def _measure(

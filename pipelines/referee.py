@@ -16,7 +16,7 @@ from pipelines import run_dir
 from pipelines.compression.codec import Subject, make_ready, make_settings
 from pipelines.compression.other_formats import rates
 from pipelines.compression.results import RefereeResult
-from pipelines.evaluate import kind_of, overridden
+from pipelines.evaluate import data_kind, kind_of, overridden
 from pipelines.progress import Progress, telling
 from vdm_lib.compression.account import Account, joined
 from vdm_lib.compression.chunk import Codec, decode_chunk, encode_chunk
@@ -126,9 +126,8 @@ def run(
         other_bpd=rates(split.images),
     )
     times = f"-repeats={repeats}" if repeats > 1 else ""
-    data_kind = "" if same else f"-data={whole.fingerprint[:8]}"
-    kind = f"-timesteps={steps}-images={num_images}{times}{kind_of(own, config, split.name)}{data_kind}"
-    name = f"{restored.step}{kind}.json"
+    kind = kind_of(own, config, split.name) + ("" if same else data_kind(whole.fingerprint))
+    name = f"{restored.step}-timesteps={steps}-images={num_images}{times}{kind}.json"
     place = epath.Path(workdir) / "codec" / name
     place.parent.mkdir(parents=True, exist_ok=True)
     facts = {"data_fingerprint": split.fingerprint, "checkpoint_digest": subject.digest, "probe": ready.probe}

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,10 +90,9 @@ def check_config(workdir: str, config: Config) -> None:
     if not (epath.Path(workdir) / "config.json").exists():
         return
     old = read_config(workdir)
-    for key, value in differences(old, config).items():
+    for key, held, value in _changes(old, config):
         free = key.startswith(_MAY_CHANGE) and not (key == "train.steps" and config.optim.lr_decay)
         if not free:
-            held = _flatten(json.loads(configs.to_json(old))).get(key)
             raise ConfigError(
                 f"{workdir} holds a run with {key}={held!r}, asked for is {value!r}: "
                 "choose another --workdir or the config of that run"
@@ -116,9 +115,8 @@ def check_model(trained: Mapping[str, Any] | None, config: Config, workdir: str)
     except (LookupError, ConfigError):
         # None, or of another version: its arrays tell whether they fit.
         return
-    for key, value in differences(old, config).items():
+    for key, held, value in _changes(old, config):
         if key.startswith("model.") and not key.startswith(_MAY_CHANGE):
-            held = _flatten(json.loads(configs.to_json(old))).get(key)
             raise CheckpointError(
                 f"the newest checkpoint of {workdir} was trained with {key}={held!r}, config.json has {value!r}: "
                 "take the config that it was trained with"
@@ -127,8 +125,15 @@ def check_model(trained: Mapping[str, Any] | None, config: Config, workdir: str)
 
 def differences(old: Config, new: Config) -> dict[str, Any]:
     """Return dotted key -> new value of what differs between two configs."""
+    return {key: value for key, _, value in _changes(old, new)}
+
+
+def _changes(old: Config, new: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Yield dotted key, old value and new value of what differs between two configs."""
     before, after = (_flatten(json.loads(configs.to_json(each))) for each in (old, new))
-    return {key: value for key, value in after.items() if before.get(key) != value}
+    for key, value in after.items():
+        if before.get(key) != value:
+            yield key, before.get(key), value
 
 
 def open_run(workdir: str, config: Config, made_by: Mapping[str, Any] | None = None) -> epath.Path:

@@ -23,17 +23,6 @@ Layer = Callable[[Any, Any, Any, Any], Any]
 """(params, h, cond, what dropout keeps or the keys that say it) -> h."""
 
 
-class DropoutPerImage(nn.Module):
-    """Dropout by a given mask, so that an image's mask does not depend on what else is in its batch."""
-
-    rate: float
-
-    @nn.compact
-    def __call__(self, inputs: Any, mask: Any) -> Any:
-        """Return the kept features divided by the share that is kept; no mask, no dropout."""
-        return inputs if mask is None else jnp.where(mask, inputs / (1.0 - self.rate), 0.0)
-
-
 class ResnetBlock(nn.Module):
     """GroupNorm, swish and a 3x3 convolution, twice, with the conditioning added in between, and a shortcut."""
 
@@ -52,7 +41,8 @@ class ResnetBlock(nn.Module):
         projection = nn.Dense(self.features, use_bias=False, kernel_init=zeros, name="cond_proj", dtype=self.dtype)
         h = h + projection(cond)[:, None, None, :]
         h = nn.swish(_group_norm(self.dtype)(h))
-        h = DropoutPerImage(self.dropout)(h, mask)
+        if mask is not None:
+            h = jnp.where(mask, h / (1.0 - self.dropout), 0.0)
         h = _conv3x3(self.features, "conv2", self.dtype, zeros)(h)
         if x.shape[-1] != self.features:
             x = nn.Dense(self.features, name="nin_shortcut", dtype=self.dtype)(x)

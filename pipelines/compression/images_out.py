@@ -29,7 +29,7 @@ def check_origin(origin: Mapping[str, Any], num_images: int) -> None:
             sizes = [len(split["labels"]) for split in origin["splits"]]
             names: list[str] = [split["name"] for split in origin["splits"]]
         else:
-            sizes = [file["shape"][0] if file["kind"] == "npy" else len(file["names"]) for file in origin["files"]]
+            sizes = [_num_images(file) for file in origin["files"]]
             names = [name for file in origin["files"] for name in file["names"]]
             whole = all(np.issubdtype(file["dtype"], np.integer) for file in origin["files"] if file["kind"] == "npy")
             if not whole:
@@ -80,7 +80,7 @@ def _write_files(
     at = 0
     for file in origin["files"]:
         names: Sequence[str] = file["names"]
-        count = file["shape"][0] if file["kind"] == "npy" else len(names)
+        count = _num_images(file)
         part, here = images[at : at + count], there[at : at + count]
         at += count
         gone = np.flatnonzero(~here).tolist()
@@ -100,6 +100,10 @@ def _write_files(
         if gone:
             lost[names[0]] = gone
     return lost
+
+
+def _num_images(file: Mapping[str, Any]) -> int:
+    return file["shape"][0] if file["kind"] == "npy" else len(file["names"])
 
 
 def _write_png(path: epath.Path, image: UInt8[np.ndarray, "h w c"]) -> None:

@@ -130,11 +130,16 @@ class RefereeResult:
     decode_images_per_s: float
     other_bpd: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def net_less_bound(self) -> tuple[float, float]:
+        """The rate of the real code above the bound, and its standard error."""
+        return self.net_bpd - self.bound_bpd, math.hypot(self.net_bpd_stderr, self.bound_bpd_stderr)
+
     def __str__(self) -> str:
         """Return the rates below each other."""
         codes = f", {self.repeats} codes of each" if self.repeats > 1 else ""
         head = f"{self.num_images:,} test images{codes}, {self.steps:,} steps, decoded to the same pixels"
-        real = with_error(self.net_bpd - self.bound_bpd, math.hypot(self.net_bpd_stderr, self.bound_bpd_stderr))
+        real = with_error(*self.net_less_bound)
         loss = f"{self.coder_loss_bpd:.5f}"
         if self.coder_loss_bpd_stderr is not None:
             loss = with_error(self.coder_loss_bpd, self.coder_loss_bpd_stderr)

@@ -69,8 +69,8 @@ class Network:
         self.model, self.sizes = model, sizes
         self._device = jax.local_devices()[0]
         self._params = jax.device_put(params, self._device)
-        is_cpu = self._device.platform == "cpu"
-        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if is_cpu else 1, "network")
+        self._is_cpu = self._device.platform == "cpu"
+        self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)) if self._is_cpu else 1, "network")
         self._programs = dict(zip(sizes, self._threads.map(self._compiled, sizes), strict=True))
 
     def _compiled(self, size: int) -> Callable[..., jax.Array]:
@@ -79,10 +79,9 @@ class Network:
                 return self.model.eps_hat(params, z, jnp.broadcast_to(gamma, (size,)), jnp.zeros(size))
 
         spec = jax.ShapeDtypeStruct((size, *self.model.data.image_shape), np.float32)
-        is_cpu = self._device.platform == "cpu"
         with jax.default_device(self._device), jax.default_matmul_precision("float32"):
             lowered = jax.jit(eps_hat).lower(self._params, spec, jax.ShapeDtypeStruct((), np.float32))
-            return lowered.compile({"xla_cpu_multi_thread_eigen": False} if is_cpu else None)
+            return lowered.compile({"xla_cpu_multi_thread_eigen": False} if self._is_cpu else None)
 
     def gammas(self, num_steps: int) -> Float[np.ndarray, " n"]:
         """Return gamma at the times 0, 1/T, ..., 1, float32."""
@@ -119,5 +118,5 @@ class Network:
             "images_per_call": list(self.sizes),
             "dtype": self.model.compute_dtype,
             "matmul_precision": "float32",
-            "threads_per_call": 1 if self._device.platform == "cpu" else None,
+            "threads_per_call": 1 if self._is_cpu else None,
         }
