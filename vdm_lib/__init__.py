@@ -8,6 +8,7 @@
 
 The modules say one thing each: `schedules` gamma(t) = -log SNR(t), `diffusion` the losses and the reverse step,
 `likelihood` p(x | z_0), `unet` the network, `model` all of them together, `sampling`, `train`, `evaluate`, `export`.
+What these are made of is in the folders: `evaluation`, `samplers`, `compression`, `files`.
 """
 
 from typing import TYPE_CHECKING, Any
