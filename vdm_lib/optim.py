@@ -57,11 +57,19 @@ def update_ema(ema_params: Params, params: Any, ema_rate: float) -> Params:
     return jax.tree.map(lambda ema, new: ema + (1.0 - ema_rate) * (new - ema), ema_params, params)
 
 
-def global_norm(tree: Any) -> Float[Array, ""]:
-    """Return the Euclidean norm of all leaves together."""
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    # Two thirds of the leaves are short vectors: a sum for each would take longer to compile than the optimiser.
-    short = [jnp.ravel(leaf) for leaf in leaves if leaf.ndim < 2]
-    long = [leaf for leaf in leaves if leaf.ndim >= 2]
-    parts = [jnp.concatenate(short), *long] if short else long
+def global_norm(tree: Any, packed: bool = False) -> Float[Array, ""]:
+    """Return the Euclidean norm of all leaves together.
+
+    Args:
+      tree: arrays of any shapes.
+      packed: add up the leaves of one shape as one vector, which copies them once. For one CPU, where a sum for each of
+        600 leaves takes a sixth of the time to compile a training step, and the copies no time that can be seen.
+    """
+    groups: dict[Any, list[Any]] = {}
+    for i, leaf in enumerate(jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)):
+        # Two thirds of the leaves are short: a sum for each would take longer to compile than the optimiser.
+        together = () if leaf.ndim < 2 else leaf.shape if packed else i
+        groups.setdefault(together, []).append(leaf)
+    # A leaf alone keeps its shape: sharded over devices, it would be gathered for another.
+    parts = [group[0] if len(group) == 1 else jnp.concatenate([*map(jnp.ravel, group)]) for group in groups.values()]
     return jnp.sqrt(sum((jnp.sum(jnp.square(part)) for part in parts), jnp.zeros(())))

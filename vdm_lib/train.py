@@ -1,6 +1,7 @@
 """The training step: a pure function of the state and a batch of images; no input or output."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -41,6 +42,7 @@ def _create(config: Config, seed: Any) -> TrainState:
     return create_state(VDM.from_config(config), optimizer, jax.random.key(seed))
 
 
+@cache  # asked for several times at a start, and a second to trace
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """Return the shapes, types and shardings of the state of an experiment; no array is made."""
     shapes = jax.eval_shape(lambda: _create(config, np.uint32(0)))
@@ -71,6 +73,7 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
     optimizer = make_optimizer(config.optim, config.train.steps)
     learning_rate = learning_rate_schedule(config.optim, config.train.steps)
     on_cpu = mesh.devices.flat[0].platform == "cpu"
+    norm = partial(global_norm, packed=on_cpu and mesh.size == 1)
 
     def step(state: TrainState, images: Images, labels: Labels | None = None) -> tuple[TrainState, Metrics]:
         assert (labels is not None) == (config.model.num_classes > 0)
@@ -108,9 +111,9 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
         metrics |= {
             "gamma_0": model.gamma(state.params, jnp.asarray(0.0)),
             "gamma_1": model.gamma(state.params, jnp.asarray(1.0)),
-            "gradient_norm": global_norm(gradient),
-            "update_norm": global_norm(updates),
-            "parameter_norm": global_norm(state.params),
+            "gradient_norm": norm(gradient),
+            "update_norm": norm(updates),
+            "parameter_norm": norm(state.params),
             "learning_rate": jnp.asarray(learning_rate(state.step)),
         }
         new_state = TrainState(

@@ -98,5 +98,7 @@ def test_moving_average_stays_where_the_parameters_stay(rate):
     np.testing.assert_array_equal(leaves(ema), leaves(PARAMS))
 
 
-def test_global_norm():
-    np.testing.assert_allclose(optim.global_norm(PARAMS), np.linalg.norm(leaves(PARAMS)), rtol=1e-6)
+@pytest.mark.parametrize("packed", [False, True])
+def test_global_norm(packed):
+    tree = {"a": PARAMS, "b": GRADIENT}
+    np.testing.assert_allclose(optim.global_norm(tree, packed), np.linalg.norm(leaves(tree)), rtol=1e-6)
