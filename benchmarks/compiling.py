@@ -4,6 +4,7 @@ It needs the group `.[plan]`; without it nothing is measured. The step on CPU is
 """
 
 import importlib.util
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -23,16 +24,16 @@ def figures() -> Iterator[Figure]:
     if importlib.util.find_spec("libtpu") is None:
         print("compiling: the TPU compiler is not here: make setup-plan", file=sys.stderr)
         return
-    for name in SLICES:
-        cpu_s, peak_gib = _compile(name)
+    for name, quick in itertools.product(SLICES, (False, True)):
+        cpu_s, peak_gib = _compile(name, quick)
         time_bar, memory_bar = _BARS.get(name, ("", ""))
-        what = f"compiling the step of cifar10_aug for {name}"
+        what = f"compiling the step of cifar10_aug for {name}{', --quick' if quick else ''}"
         yield Figure(name=f"{what}: CPU time", value=cpu_s, unit="s", bar=time_bar)
         yield Figure(name=f"{what}: memory", value=peak_gib, unit="GiB", bar=memory_bar)
 
 
-def _compile(name: str) -> tuple[float, float]:
+def _compile(name: str, quick: bool) -> tuple[float, float]:
     """Return CPU seconds and peak resident GiB of the process that `vdm plan` compiles in."""
-    request = plan.request(configs.load("cifar10_aug"), accelerators.find(name))
+    request = plan.request(configs.load("cifar10_aug"), accelerators.find(name), quick)
     ended = run([sys.executable, "-m", "pipelines.planning.compile"], json.dumps(request))
     return ended.cpu_s, ended.peak_gib

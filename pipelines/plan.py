@@ -26,8 +26,14 @@ RANKED = ("v3-8", "v3-64", "v4-8", "v5litepod-16", "v6e-16")
 _COMPILE_TIMEOUT_S = 3600
 
 
-def run(config: Config, accelerator: str) -> Plan | PlanRanking:
+def run(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRanking:
     """Plan a config on one slice, on several (names with commas), or with `all` on those of RANKED, quickest first.
+
+    Args:
+      config: the experiment.
+      accelerator: names of slices.
+      quick: let the compiler make its least effort: two thirds of its time or less, a few hundredths to a tenth more
+        memory than the program that `vdm train` compiles there.
 
     Raises:
       ConfigError: unknown slice, or a batch that its devices cannot share.
@@ -35,18 +41,18 @@ def run(config: Config, accelerator: str) -> Plan | PlanRanking:
     """
     _slices(accelerator)  # a wrong name is told first
     check_libtpu()
-    return run_checked(config, accelerator)
+    return run_checked(config, accelerator, quick)
 
 
-def run_checked(config: Config, accelerator: str) -> Plan | PlanRanking:
+def run_checked(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRanking:
     """Do what `run` does, once the compiler is known to be there."""
     slices = _slices(accelerator)
     if len(slices) == 1:
-        return plan_slice(config, slices[0])
+        return plan_slice(config, slices[0], quick)
     plans, refused = [], {}
     for slice_ in slices:
         try:
-            plans.append(plan_slice(config, slice_, larger_slices=False))
+            plans.append(plan_slice(config, slice_, quick, larger_slices=False))
         except ConfigError as error:
             refused[slice_.name] = str(error)
     return rank(plans, refused)
@@ -56,9 +62,9 @@ def _slices(accelerator: str) -> list[Accelerator]:
     return [accelerators.find(name) for name in (RANKED if accelerator == "all" else accelerator.split(","))]
 
 
-def plan_slice(config: Config, accelerator: Accelerator, larger_slices: bool = True) -> Plan:
+def plan_slice(config: Config, accelerator: Accelerator, quick: bool, larger_slices: bool = True) -> Plan:
     """Return the plan of a slice, with a remedy if the config does not fit as it is."""
-    plan = plan_step(config, accelerator)
+    plan = plan_step(config, accelerator, quick)
     return plan if plan.fits else replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
 
 
@@ -71,7 +77,9 @@ def check_libtpu() -> None:
         )
 
 
-def plan_step(config: Config, accelerator: Accelerator, changes: Mapping[str, Any] | None = None) -> Plan:
+def plan_step(
+    config: Config, accelerator: Accelerator, quick: bool = False, changes: Mapping[str, Any] | None = None
+) -> Plan:
     """Compile the step of a config with some changes for a slice and return what it needs there."""
     changes = dict(changes or {})
     changed = configs.override(config, changes)
@@ -80,7 +88,7 @@ def plan_step(config: Config, accelerator: Accelerator, changes: Mapping[str, An
             f"train.batch_size={changed.train.batch_size} does not divide over the {accelerator.num_devices} devices "
             f"of {accelerator.name}: use a multiple of {accelerator.num_devices}"
         )
-    return make_plan(changed, accelerator, changes, _compile(changed, accelerator))
+    return make_plan(changed, accelerator, changes, _compile(changed, accelerator, quick))
 
 
 def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any], answer: Mapping[str, Any]) -> Plan:
@@ -104,6 +112,7 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
         prices_as_of=prices.read().as_of,
         collectives=answer["collectives"],
         compile_seconds=answer["compile_seconds"],
+        quick=answer["quick"],
     )
 
 
@@ -115,13 +124,13 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
         parts = changes.get("train.microbatches", 1) // last.changes.get("train.microbatches", 1)
         if last is not refused and last.peak_bytes_per_device / max(parts, 1) > 2 * last.hbm_bytes_per_device:
             continue
-        last = plan_step(config, accelerator, changes)
+        last = plan_step(config, accelerator, refused.quick, changes)
         if last.fits:
             return last
     larger = accelerators.next_larger(accelerator) if larger_slices else None
     while larger is not None and config.train.batch_size % larger.num_devices == 0:
         for changes in ({}, {"model.remat": True}):
-            plan = plan_step(config, larger, changes)
+            plan = plan_step(config, larger, refused.quick, changes)
             if plan.fits:
                 return plan
         larger = accelerators.next_larger(larger)
@@ -150,8 +159,8 @@ def remedies(config: Config, accelerator: Accelerator) -> Iterator[dict[str, Any
         yield base | parts | {"train.compute_dtype": "bfloat16"}
 
 
-def request(config: Config, accelerator: Accelerator) -> dict[str, Any]:
-    """Return what `planning.compile` reads: config, topology and options of the step's compilation for a slice."""
+def request(config: Config, accelerator: Accelerator, quick: bool = False) -> dict[str, Any]:
+    """Return what `planning.compile` reads: config, topology, options and effort of the compilation for a slice."""
     # On a TPU `auto` loops over the layers; the process that compiles sees only this machine's CPU.
     if config.model.scan_layers == "auto":
         config = configs.override(config, {"model.scan_layers": "on"})
@@ -163,14 +172,14 @@ def request(config: Config, accelerator: Accelerator) -> dict[str, Any]:
         "config": configs.to_json(config),
         "topology": f"{generation.compiler_name}:{accelerator.topology}",
         "options": options,
-        "compiled": True,
+        "quick": quick,
     }
 
 
-def _compile(config: Config, accelerator: Accelerator) -> dict[str, Any]:
+def _compile(config: Config, accelerator: Accelerator, quick: bool) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.planning.compile"],
-        input=json.dumps(request(config, accelerator)),
+        input=json.dumps(request(config, accelerator, quick)),
         capture_output=True,
         text=True,
         timeout=_COMPILE_TIMEOUT_S,

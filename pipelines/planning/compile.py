@@ -33,11 +33,11 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     """Return what the compiler says about one training step.
 
     Args:
-      request: `config` (the text of a config.json), `topology`, `options` (of the topology description) and
-        `compiled`: false counts the work only.
+      request: `config` (the text of a config.json), `topology`, `options` (of the topology description) and `quick`:
+        with the least effort.
 
     Returns:
-      `flops` and `bytes` of the whole step over all devices; if compiled also `fits`, `peak_bytes`, `compile_seconds`,
+      `flops` and `bytes` of the whole step over all devices, `fits`, `peak_bytes`, `compile_seconds`, `quick`, and
       `collectives` and `convolutions`: how many there are of each kind and of each type.
     """
     import jax
@@ -55,10 +55,9 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
     inputs = [images, jax.ShapeDtypeStruct(images.shape[:1], np.int32)] if config.model.num_classes else [images]
     work = count_work(make_train_step(config, here), state, *inputs)
-    answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
-    if not request["compiled"]:
-        return answer
-
+    answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes, "quick": request["quick"]}
+    if request["quick"]:
+        jax.config.update("jax_exec_time_optimization_effort", -1.0)
     started = time.monotonic()
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=request["topology"], **request["options"]

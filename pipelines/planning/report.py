@@ -26,6 +26,7 @@ class Plan:
         prices_as_of: date of the price file.
         collectives: operations between devices in the compiled program, by kind; inside a loop counted once.
         compile_seconds: wall time of the compiler here.
+        quick: the compiler made its least effort; `vdm train` there needs a little less memory.
         remedy: if it does not fit, the smallest change found that does, compiled as well.
     """
 
@@ -43,6 +44,7 @@ class Plan:
     prices_as_of: str
     collectives: dict[str, int]
     compile_seconds: float
+    quick: bool = False
     remedy: "Plan | None" = None
 
     @property
@@ -62,7 +64,8 @@ class Plan:
         ]
         if self.fits:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.collectives.items())) or "none"
-            lines.append(f"  between devices: {kinds}; compiled in {self.compile_seconds:.0f} s")
+            how = " with the least effort: training needs a little less memory" if self.quick else ""
+            lines.append(f"  between devices: {kinds}; compiled in {self.compile_seconds:.0f} s{how}")
         elif self.remedy is None:
             lines.append("  no change was found that makes it fit")
         else:

@@ -55,7 +55,15 @@ def test_every_size_of_the_table_has_a_shape_and_a_source():
             assert slice_.num_hosts * 8 >= slice_.num_chips
 
 
-ANSWER = {"fits": True, "peak_bytes": 1, "collectives": {}, "compile_seconds": 0.0, "flops": 1.0, "bytes": 1.0}
+ANSWER = {
+    "fits": True,
+    "quick": False,
+    "peak_bytes": 1,
+    "collectives": {},
+    "compile_seconds": 0.0,
+    "flops": 1.0,
+    "bytes": 1.0,
+}
 
 
 def test_a_roofline_is_the_longer_of_both_times(monkeypatch, tmp_path):
@@ -79,7 +87,7 @@ def test_a_roofline_is_the_longer_of_both_times(monkeypatch, tmp_path):
 def test_a_larger_slice_is_the_last_resort(monkeypatch):
     asked: list = []
 
-    def answer(config, accelerator):
+    def answer(config, accelerator, quick):
         asked.append(accelerator.name)
         fits = accelerator.num_chips >= 16 and config.model.remat
         return ANSWER | {"fits": fits, "peak_bytes": 2**34}
@@ -93,7 +101,7 @@ def test_a_larger_slice_is_the_last_resort(monkeypatch):
 
 
 def test_all_ranks_what_can_run_by_time_and_names_what_cannot_be_divided(monkeypatch):
-    def answer(config, accelerator):
+    def answer(config, accelerator, quick):
         fits = config.model.remat or accelerator.name != "v3-64"
         return ANSWER | {"fits": fits, "flops": 1e15, "peak_bytes": 2**35 if not fits else 2**30}
 
@@ -143,6 +151,8 @@ def test_a_small_step_compiles_for_a_slice(capsys):
     assert 0 < found["peak_bytes_per_device"] < found["hbm_bytes_per_device"] <= 16 * 2**30
     assert found["collectives"]["all-reduce"] >= 1
     assert found["flops_per_step"] > 1e9
+    assert command.main(["plan", "debug", "--accelerator", "v5litepod-4", "--quick"]) == 0
+    assert "with the least effort: training needs a little less memory" in capsys.readouterr().out
     assert found["step_seconds_roofline"] > 0
 
 
@@ -152,7 +162,7 @@ def test_a_small_step_compiles_for_a_slice(capsys):
 def test_a_step_in_bfloat16_reduces_once_and_convolves_in_bfloat16(microbatches):
     changes = {"model.n_layer": 2, "train.batch_size": 128, "train.compute_dtype": "bfloat16"}
     config = configs.load("cifar10", changes | {"train.microbatches": microbatches})
-    answer = plan._compile(config, accelerators.find("v3-64"))
+    answer = plan._compile(config, accelerators.find("v3-64"), quick=False)
     assert answer["collectives"] == {"all-reduce": 1}, "gradients and metrics together, outside of the loops"
     assert set(answer["convolutions"]) == {"bf16"}
     assert answer["convolutions"]["bf16"] > 3 * 2 * 5, "both of each of five blocks, forward and twice backward"

@@ -9,11 +9,11 @@ ANSWER = {"fits": True, "peak_bytes": 1, "collectives": {}, "compile_seconds": 0
 def _compiler(needed_gib: dict[tuple, float], asked: list):
     """A stand-in for the compiler: the memory that a step needs by remat, microbatches and dtype."""
 
-    def answer(config, accelerator):
+    def answer(config, accelerator, quick):
         key = (config.model.remat, config.train.microbatches, config.train.compute_dtype)
         asked.append((accelerator.name, *key))
         peak = int(needed_gib.get(key, 1.0) * 2**30)
-        return ANSWER | {"fits": peak <= accelerator.hbm_bytes_per_device, "peak_bytes": peak}
+        return ANSWER | {"fits": peak <= accelerator.hbm_bytes_per_device, "peak_bytes": peak, "quick": quick}
 
     return answer
 
@@ -39,3 +39,11 @@ def test_what_cannot_be_enough_is_not_compiled(monkeypatch):
     assert found.remedy is not None
     assert found.remedy.changes["train.microbatches"] == 8
     assert [each[2] for each in asked] == [1, 1, 8] or [each[2] for each in asked] == [1, 1, 4, 8]
+
+
+def test_the_remedy_is_looked_for_as_quickly_as_the_plan(monkeypatch):
+    needed = {(True, 1, "float32"): 17.0, (True, 2, "float32"): 9.0}
+    monkeypatch.setattr(plan, "_compile", _compiler(needed, []))
+    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8", quick=True)
+    assert found.quick and found.remedy is not None and found.remedy.quick
+    assert "with the least effort" in str(found.remedy)
