@@ -25,7 +25,7 @@ from vdm_lib.feed import make_feed
 from vdm_lib.sharding import make_mesh
 from vdm_lib.train import init_state
 
-NUM_IMAGES, STEPS = 50_000, 3
+NUM_IMAGES, STEPS, COMPILATIONS = 50_000, 5, 5
 
 
 def measure(overrides: dict[str, object]) -> dict[str, object]:
@@ -58,11 +58,12 @@ def measure(overrides: dict[str, object]) -> dict[str, object]:
     until_checkpoint = min(config.train.checkpoint_every * step_s, 60 * config.train.checkpoint_minutes)
     beside = row_s / (config.train.log_every * step_s) + checkpoint_s / until_checkpoint
     # The machine may be busier now than it was: the better of both is its peak.
-    peak = max(peak, matmul_peak_flops())
+    peak, rss_gib = max(peak, matmul_peak_flops()), peak_rss_gib()
+    again = [compile_step(config, mesh, feed, wishes.array()).compile_seconds for _ in range(COMPILATIONS - 1)]
     return {
         "step_s": times[1:], "flops": program.flops, "peak": peak, "init_s": init_s, "peak_bytes": program.peak_bytes,
-        "compile_s": program.compile_seconds, "input": input_s / step_s, "checkpoint_s": checkpoint_s,
-        "beside": beside, "rss_gib": peak_rss_gib(),
+        "compile_s": [program.compile_seconds, *again], "input": input_s / step_s, "checkpoint_s": checkpoint_s,
+        "beside": beside, "rss_gib": rss_gib,
     }  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def figures() -> list[Figure]:
         of_repetitions("its rate", rates, "GFLOP/s"),
         of_repetitions("its rate as a share of the matmul peak", shares, "%", bar="at least 40 %"),
         Figure(name="making its parameters", value=found["init_s"], unit="s"),
-        Figure(name="compiling it", value=found["compile_s"], unit="s", bar="at most 25 s"),
+        of_repetitions("compiling it", found["compile_s"], "s", bar="at most 25 s"),
         Figure(name="memory that it needs, by the compiler", value=found["peak_bytes"] / 2**30, unit="GiB"),
         Figure(name="peak resident memory", value=found["rss_gib"], unit="GiB", bar="at most 6 GiB"),
         Figure(name="input", value=100 * found["input"], unit="% of a step", bar="under 1 %"),

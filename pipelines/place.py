@@ -21,10 +21,10 @@ def check_file(out: str, what: str, endings: tuple[str, ...]) -> None:
     """Accept the name of a file to write, as `check_picture` does; `what` it is goes into the message.
 
     Raises:
-      ConfigError: another ending, or a directory.
+      ConfigError: another ending, nothing before it, or a directory.
       VdmError: a place that cannot be written.
     """
-    if not out.lower().endswith(endings):
+    if not out.lower().endswith(endings) or Path(out).name.lower() in endings:
         raise ConfigError(f"a {what}'s name ends in {' or '.join(endings)}, got {out!r}")
     if "://" in out:
         return

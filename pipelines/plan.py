@@ -55,7 +55,7 @@ def run_checked(config: Config, accelerator: str, quick: bool = False) -> Plan |
             plans.append(plan_slice(config, slice_, quick, larger_slices=False))
         except ConfigError as error:
             refused[slice_.name] = str(error)
-    return rank(plans, refused)
+    return rank(config.name, plans, refused)
 
 
 def _slices(accelerator: str) -> list[Accelerator]:

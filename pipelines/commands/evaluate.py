@@ -34,7 +34,7 @@ def add_to(commands: Subcommands) -> None:
     evaluate.add_argument("--codec", type=int, metavar="N",
                           help="compress the first N test images and compare their real rate with the bound, PNG, WebP "
                                "and JPEG XL")  # fmt: skip
-    evaluate.add_argument("--codec-repeats", type=int, default=1, metavar="R",
+    evaluate.add_argument("--codec-repeats", type=int, metavar="R",
                           help="with --codec: codes of each image, each beginning with other bits; their mean has less "
                                "chance in it (default 1)")  # fmt: skip
     evaluate.add_argument("--reference-protocol", action="store_true",
@@ -54,12 +54,14 @@ def run(args: argparse.Namespace) -> Any:
     if args.step not in ("latest", "all") and not args.step.isdecimal():
         raise ConfigError(f"--step is a number, latest or all, got {args.step!r}")
     config, overrides = config_words(args.words)
+    if args.codec is None and args.codec_repeats is not None:
+        raise ConfigError("--codec-repeats says how often --codec codes each image: give both")
     if args.reference_protocol:
         overrides["eval.protocol"] = "reference"
     if args.checkpoint is None and config is not None:
         raise ConfigError(f"a run has its own config: leave out {config}, or give --checkpoint")
     if args.compare is not None:
-        if args.checkpoint or args.workdir or args.force or args.step != "latest":
+        if args.checkpoint or args.workdir or args.force or args.step != "latest" or args.codec is not None:
             raise ConfigError("--compare takes two runs and --data, and writes no report")
         return job("compare")(*args.compare, args.data, overrides=overrides)
     if args.workdir is None:
@@ -68,7 +70,8 @@ def run(args: argparse.Namespace) -> Any:
         if args.checkpoint or args.step == "all":
             raise ConfigError("--codec takes one step of a run: leave out --checkpoint and --step all")
         return job("referee")(
-            args.workdir, args.data, args.codec, repeats=args.codec_repeats, overrides=overrides,
+            args.workdir, args.data, args.codec, overrides=overrides,
+            repeats=1 if args.codec_repeats is None else args.codec_repeats,
             allow_other_data=args.allow_other_data,
             step=None if args.step == "latest" else int(args.step),
         )  # fmt: skip

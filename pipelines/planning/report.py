@@ -83,10 +83,12 @@ class PlanRanking:
     """The same config on several slices, quickest first; those on which it cannot run last.
 
     Attributes:
+        config: name of the experiment.
         plans: one for each slice.
         refused: slice -> why the config cannot be divided over it.
     """
 
+    config: str
     plans: tuple[Plan, ...]
     refused: dict[str, str]
 
@@ -96,23 +98,24 @@ class PlanRanking:
         return "\n".join(lines + [f"{name}: {why}" for name, why in self.refused.items()])
 
     def markdown(self) -> str:
-        """Return a table, one row for each slice as asked for and one for the change that makes it fit."""
+        """Return a table: a row for each slice as asked for, for the change that makes it fit, for what is refused."""
         heads = ("config", "slice", "changes", "fits", "peak / HBM GiB per device", "TFLOP a step", "roofline a step",
                  "hours at best", "US$ at best")  # fmt: skip
         rows = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
         for plan in self.plans:
             rows += [_row(each) for each in (plan, plan.remedy) if each is not None]
+        rows += [f"| {self.config} | {name} | | {why} | | | | | |" for name, why in self.refused.items()]
         return "\n".join(rows)
 
 
-def rank(plans: list[Plan], refused: dict[str, str]) -> PlanRanking:
+def rank(config: str, plans: list[Plan], refused: dict[str, str]) -> PlanRanking:
     """Return the plans by the time of what can be run, then by its price."""
 
     def key(plan: Plan) -> tuple[bool, float, float]:
         usable = plan.usable or plan
         return plan.usable is None, usable.train_hours_roofline, usable.price_usd_roofline or 0.0
 
-    return PlanRanking(tuple(sorted(plans, key=key)), refused)
+    return PlanRanking(config, tuple(sorted(plans, key=key)), refused)
 
 
 def _row(plan: Plan) -> str:

@@ -208,6 +208,8 @@ def test_a_list_of_steps_makes_one_report_each(run, digits_dir):
         (["--compare", "{run}", "{run}@x"], 2, "RUN or RUN@STEP"),
         (["--compare", "{run}", "{run}@5"], 1, "no checkpoint of step 5"),
         (["--compare", "{run}", "{run}", "--workdir", "{run}"], 2, "--compare takes two runs"),
+        (["--compare", "{run}", "{run}", "--codec", "8"], 2, "--compare takes two runs"),
+        (["--workdir", "{run}", "--codec-repeats", "2"], 2, "give both"),
         (["--compare", "{run}", "{run}", "--reference-protocol"], 2, "--compare takes every image"),
         ([], 2, "eval needs --workdir"),
         (["--workdir", "{run}", "eval.estimator=importance_weighted"], 2, "give eval.timesteps=[100]"),

@@ -114,6 +114,7 @@ def test_all_ranks_what_can_run_by_time_and_names_what_cannot_be_divided(monkeyp
     assert len(rows) == 2 + len(plan.RANKED) + 1, "the slice that needs a change has a row for each"
     divided = plan.run_checked(configs.load("cifar10", {"train.batch_size": 24}), "v3-8,v6e-16")
     assert list(divided.refused) == ["v6e-16"]
+    assert divided.markdown().splitlines()[-1].startswith("| cifar10 | v6e-16 | | train.batch_size=24 does not divide")
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused_before_compiling():

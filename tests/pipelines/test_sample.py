@@ -49,6 +49,7 @@ def test_missing_directories_are_made(run, tmp_path):
     [
         ("samples", 2, "ends in .png"),
         ("samples.jpg", 2, "ends in .png"),
+        (".png", 2, "name ends in .png"),
         ("directory.png", 2, "it is a directory"),
         ("file/s.png", 1, "Not a directory"),
         ("file/x/s.png", 1, "Not a directory"),
