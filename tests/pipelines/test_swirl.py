@@ -14,6 +14,7 @@ def vdm(*words) -> int:
     return command.main([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_the_pipeline_takes_points_as_it_takes_images(tmp_path):
     data, run, out = tmp_path / "data", tmp_path / "run", tmp_path / "samples.png"
     assert vdm("prepare", "swirl", "--limit", 600, "--out", data) == 0

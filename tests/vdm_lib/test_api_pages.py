@@ -2,9 +2,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import vdm_lib
 
 
+@pytest.mark.slow
 def test_every_module_has_its_page(tmp_path):
     command = [sys.executable, "-m", "pdoc", "--docformat", "google", "--output-directory", str(tmp_path), "vdm_lib"]
     subprocess.run(command, capture_output=True, check=True)
