@@ -1,20 +1,20 @@
 """The job `vdm decompress`: a file of `vdm compress` back to the images that it was made of."""
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from etils import epath
 
-from pipelines.compression.codec import Ready, check_ready, check_subject, load_subject, make_ready, settings_of
+from pipelines.compression.codec import Ready, check_ready, check_subject, load_subject, make_ready
+from pipelines.compression.header import Header, read_header
 from pipelines.compression.images_out import LOST_NAME, check_origin, write_all, write_rest
 from pipelines.compression.results import DecompressResult
 from pipelines.place import check_directory
 from pipelines.progress import Progress, telling
 from vdm_lib.compression.chunk import decode_chunk
 from vdm_lib.compression.container import StoredChunk, parse, pixels_digest
-from vdm_lib.errors import RecordError, VdmError
+from vdm_lib.errors import MachineError, RecordError, VdmError
 from vdm_lib.files.new_directory import check_new_directory, new_directory
 from vdm_lib.files.storage import storage_errors
 
@@ -34,7 +34,8 @@ def run(
     Raises:
       CheckpointError: another model than the file's.
       ConfigError: `out` holds something.
-      MachineError: this machine computes other bits than the one that made the file, or constriction is missing.
+      MachineError: this machine computes other bits than the one that made the file, has too little memory for its
+        images, or constriction is missing.
       RecordError: the file is damaged; names the chunks.
       VdmError: `out` is at a place that cannot be written.
     """
@@ -47,24 +48,24 @@ def run(
             archive = parse(epath.Path(file).read_bytes(), file)
         except FileNotFoundError:
             raise RecordError(f"{file} is missing") from None
-    header = archive.header
-    check_origin(archive.origin, sum(count for count, _ in header["chunks"]))
+    header = read_header(archive.header, file)
+    check_origin(archive.origin, header.num_images)
     faults = [chunk for chunk in archive.chunks if isinstance(chunk, str)]
     if faults and not salvage:
         raise RecordError(_faults(file, faults))
     try:
-        subject = load_subject(model or header["model"]["path"], _step(header, model, step))
+        subject = load_subject(model or header.model.path, _step(header, model, step))
     except VdmError as error:
         if model is not None:
             raise
         raise type(error)(f"{error}: {file} names it as its model, --model names another place") from error
     check_subject(subject, header, file)
-    with Progress("decompress", total=header["num_images"], unit="image") as progress:
-        progress.say(f"{header['num_images']:,} images, {header['settings']['steps']:,} steps each")
+    with Progress("decompress", total=header.num_images, unit="image") as progress:
+        progress.say(f"{header.num_images:,} images, {header.settings.steps:,} steps each")
         with telling(progress.say, "compiling"):
-            ready = make_ready(subject, settings_of(header))
+            ready = make_ready(subject, header.settings)
         check_ready(ready, header, file)
-        for name, value in header["computing"].items():
+        for name, value in header.computing.items():
             if ready.computing.get(name) != value:
                 progress.say(f"made with {name} {value}, here it is {ready.computing.get(name)}: the same bits")
         progress.begin()
@@ -88,24 +89,27 @@ def run(
     )
 
 
-def _step(header: Mapping[str, Any], model: str | None, step: int | None) -> int | None:
+def _step(header: Header, model: str | None, step: int | None) -> int | None:
     """Return the checkpoint to take: the file's own of a run; a bundle has one."""
     if step is not None:
         return step
-    place = epath.Path(model or header["model"]["path"])
-    return int(header["model"]["step"]) if (place / "checkpoints").exists() else None
+    place = epath.Path(model or header.model.path)
+    return header.model.step if (place / "checkpoints").exists() else None
 
 
 def _decode(
-    ready: Ready, header: Mapping[str, Any], chunks: tuple[StoredChunk | str, ...], on_batch: Callable[[int], None]
+    ready: Ready, header: Header, chunks: tuple[StoredChunk | str, ...], on_batch: Callable[[int], None]
 ) -> tuple[np.ndarray, np.ndarray, list[str], float]:
     """Return images, which of them are there, what is wrong with the others, and the time."""
-    height, width, channels = header["image_shape"]
-    images = np.zeros((header["num_images"], height, width, channels), np.uint8)
+    height, width, channels = header.image_shape
+    try:
+        images = np.zeros((header.num_images, height, width, channels), np.uint8)
+    except MemoryError as error:
+        raise MachineError(f"{header.num_images:,} images are more than this machine's memory can hold") from error
     there = np.zeros(len(images), bool)
     faults: list[str] = []
     at, before = 0, time.perf_counter()
-    for index, (stored, (count, _)) in enumerate(zip(chunks, header["chunks"], strict=True)):
+    for index, (stored, (count, _)) in enumerate(zip(chunks, header.chunks, strict=True)):
         place = slice(at, at + count)
         at += count
         if isinstance(stored, str):

@@ -12,6 +12,7 @@ import numpy as np
 
 import configs
 from pipelines import run_dir
+from pipelines.compression.header import MOST_IMAGES_A_BATCH, MOST_STEPS, Header, Settings
 from vdm_lib import load
 from vdm_lib.compression.chunk import Codec, encode_chunk
 from vdm_lib.compression.ladder import Ladder
@@ -24,26 +25,8 @@ from vdm_lib.files.checksums import params_digest
 from vdm_lib.model import VDM
 from vdm_lib.types import Params
 
-BINS_PER_STD = 16
-_MOST_STEPS = 100_000
 # More than there are cores, as a rule: none of them waits long for the others.
 _CALLS_A_BATCH = 4
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an encoder chooses and a decoder must follow."""
-
-    steps: int
-    """T."""
-    batch_size: int
-    """Images that go through the chain together."""
-    first_batch: int
-    """Images of the first batch of a chunk."""
-    images_per_call: tuple[int, ...]
-    """Images that go through the network together, in calls of different sizes with the largest first."""
-    bins_per_std: int = BINS_PER_STD
-    """Parts of a standard deviation that latents are told in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +65,8 @@ def make_settings(subject: Subject, steps: int, batch_size: int | None, first_ba
     batch_size = _CALLS_A_BATCH * sizes[0] if batch_size is None else batch_size
     first_batch = min(sizes[-1], batch_size) if first_batch is None else first_batch
     for name, value, most in (
-        ("--steps", steps, _MOST_STEPS),
-        ("--batch", batch_size, 2**16 - 1),
+        ("--steps", steps, MOST_STEPS),
+        ("--batch", batch_size, MOST_IMAGES_A_BATCH),
         ("--first-batch", first_batch, batch_size),
     ):
         if not 1 <= value <= most:
@@ -154,35 +137,34 @@ def header_of(subject: Subject, settings: Settings, ready: Ready, model_path: st
     }
 
 
-def settings_of(header: Mapping[str, Any]) -> Settings:
-    """Return the settings that a file was made with."""
-    return Settings(**header["settings"] | {"images_per_call": tuple(header["settings"]["images_per_call"])})
-
-
-def check_subject(subject: Subject, header: Mapping[str, Any], file: str) -> None:
+def check_subject(subject: Subject, header: Header, file: str) -> None:
     """Accept the model that a file was made with.
 
     Raises:
       CheckpointError: it is another one.
     """
-    made_with = header["model"]
-    if subject.digest != made_with["digest"]:
+    made_with = header.model
+    if subject.digest != made_with.digest:
         raise CheckpointError(
-            f"{file} was made with step {made_with['step']} of {made_with['path']} ({made_with['name']}, parameters "
-            f"{made_with['digest'][:12]}), this model is step {subject.step} with {subject.digest[:12]}: "
+            f"{file} was made with step {made_with.step} of {made_with.path} ({made_with.name}, parameters "
+            f"{made_with.digest[:12]}), this model is step {subject.step} with {subject.digest[:12]}: "
             "give --model and --step of that one"
+        )
+    if subject.config.data.image_shape != header.image_shape:
+        raise CheckpointError(
+            f"{file} holds images of {header.image_shape}, its model makes images of {subject.config.data.image_shape}"
         )
 
 
-def check_ready(ready: Ready, header: Mapping[str, Any], file: str) -> None:
+def check_ready(ready: Ready, header: Header, file: str) -> None:
     """Accept a codec that computes here what it computed for the encoder, to the last bit, on fixed latents.
 
     Raises:
       MachineError: it does not.
     """
-    if ready.probe == header["probe"]:
+    if ready.probe == header.probe:
         return
-    here, there = dict(ready.computing), header["computing"]
+    here, there = dict(ready.computing), header.computing
     other = ", ".join(
         f"{name} {there[name]} (here {here.get(name)})" for name in there if here.get(name) != there[name]
     )

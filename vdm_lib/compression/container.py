@@ -29,6 +29,8 @@ FORMAT_VERSION = 1
 _MAGIC, _MARK = b"VDMZ", b"CHNK"
 _NUMBER, _SECTION, _HEAD = struct.Struct("<I"), struct.Struct("<II"), struct.Struct("<4sII")
 _DIGEST_BYTES = 16
+# Names and labels of some ten million images; what inflates to more was made to fill the memory.
+_MOST_SECTION_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -143,4 +145,9 @@ def _read_section(data: bytes, at: int, name: str) -> tuple[dict[str, Any], byte
         raise RecordError(f"{name} is cut off or damaged")
     if google_crc32c.value(content) != checksum:
         raise RecordError(f"{name} is damaged: its checksum does not fit")
-    return json.loads(zlib.decompress(content)), data[at:end], end
+    try:
+        inflate = zlib.decompressobj()
+        values = json.loads(inflate.decompress(content, _MOST_SECTION_BYTES))
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise RecordError(f"{name} was not written by `vdm compress`: {error}") from error
+    return values, data[at:end], end

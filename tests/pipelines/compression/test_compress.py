@@ -1,5 +1,6 @@
 """`vdm compress` and back: the same pixels, whatever they came as; and what is refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image
 
 import pipelines.compress
+import pipelines.decompress
 from pipelines import command
+from vdm_lib.compression.container import parse
 from vdm_lib.data import load_split
 
 STEPS = 3
@@ -120,6 +123,32 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_decoded(pack
     (tmp_path / "file").write_text("no directory")
     assert vdm("decompress", packed, "--out", tmp_path / "file" / "out") == 1
     assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"steps": 3}}, "its header's settings.batch_size"),
+        ({"settings": {"steps": 10**9, "batch_size": 2, "first_batch": 1, "images_per_call": [1]}}, "settings.steps"),
+        ({"image_shape": [8, 8]}, "its header's image_shape"),
+        ({"image_shape": [8, 8, 2]}, "holds images of (8, 8, 2)"),
+        ({"model": "runs/a"}, "its header's model"),
+        ({"num_images": 10**12}, "images, 20 in chunks"),
+        ({"chunks": [[10**15, 100]], "num_images": 10**15}, "more images than its bytes can tell"),
+        ({"computing": None}, "its header's computing"),
+        ({"probe": 3}, "its header's probe"),
+    ],
+)
+def test_a_header_that_was_made_up_is_one_line(change, message, packed, tmp_path, capsys, monkeypatch):
+    held = parse(packed.read_bytes(), "packed")
+    monkeypatch.setattr(
+        pipelines.decompress, "parse", lambda *_: dataclasses.replace(held, header=held.header | change)
+    )
+    assert vdm("decompress", packed, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_model_is_refused(packed, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,9 @@
 """The file: what was written is read, and whatever happens to a chunk is seen and named."""
 
+import struct
+import zlib
+
+import google_crc32c
 import numpy as np
 import pytest
 
@@ -86,3 +90,11 @@ def test_a_damaged_header_and_bytes_too_many_are_errors():
         parse(data[:4] + b"\x03" + data[5:], "x")
     with pytest.raises(RecordError, match="2 bytes more"):
         parse(data + b"zz", "x")
+
+
+@pytest.mark.parametrize("content", [b"words", zlib.compress(b"no JSON"), zlib.compress(b"[" * 100_000)])
+def test_a_section_that_was_made_up_is_an_error(content):
+    data = file(stored(1))
+    head = struct.pack("<II", len(content), google_crc32c.value(content)) + content
+    with pytest.raises(RecordError, match="was not written by `vdm compress`"):
+        parse(data[:8] + head, "made up")
