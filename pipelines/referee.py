@@ -86,10 +86,10 @@ def run(
     known = restored.metadata["data_fingerprints"]
     same = run_dir.check_same_data(known, {"test": whole.fingerprint}, allow_other=allow_other_data)
     subject = Subject(config, restored.params, restored.step, params_digest(restored.params))
-    bound, per_image, bound_stderr = _bound(config, subject, split)
     settings = make_settings(subject, steps, None, None)
     # Only the net rate is compared, so that small batches at the beginning would be time for nothing.
     settings = replace(settings, first_batch=settings.batch_size)
+    bound, per_image, bound_stderr = _bound(config, subject, split)
     with Progress("eval --codec", total=2 * repeats * num_images, unit="image there and back") as progress:
         with telling(progress.say, "compiling the codec"):
             ready = make_ready(subject, settings)

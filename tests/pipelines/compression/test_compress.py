@@ -15,6 +15,7 @@ from PIL import Image
 
 import pipelines.compress
 import pipelines.decompress
+import pipelines.referee
 from pipelines import command
 from vdm_lib.compression.container import parse
 from vdm_lib.data import load_split
@@ -259,3 +260,9 @@ def test_the_referee_reports_rates_beside_the_bound(run, digits_dir, capsys):
 def test_the_referee_refuses_what_the_code_is_not_compared_with(run, digits_dir, word, capsys):
     assert vdm("eval", "--codec", 4, word, "--workdir", run, "--data", digits_dir) == 2
     assert "--codec" in capsys.readouterr().err
+
+
+def test_the_referee_refuses_too_many_steps_before_it_measures(run, digits_dir, capsys, monkeypatch):
+    monkeypatch.setattr(pipelines.referee, "_bound", lambda *_: pytest.fail("it measured"))
+    assert vdm("eval", "--codec", 4, "model.timesteps=1000000", "--workdir", run, "--data", digits_dir) == 2
+    assert "--steps must lie in 1..100000" in capsys.readouterr().err
