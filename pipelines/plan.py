@@ -12,12 +12,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import configs
+from pipelines import run_dir
 from pipelines.planning import accelerators, prices
 from pipelines.planning.accelerators import Accelerator
 from pipelines.planning.report import Plan, PlanRanking, rank
+from pipelines.progress import tell, telling
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError, VdmError
 
@@ -32,8 +35,8 @@ def run(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRan
     Args:
       config: the experiment.
       accelerator: names of slices.
-      quick: let the compiler make its least effort: two thirds of its time or less, a few hundredths to a tenth more
-        memory than the program that `vdm train` compiles there.
+      quick: let the compiler make its least effort: two thirds of its time or less; memory differs by up to a tenth
+        from the program that `vdm train` compiles there, mostly upwards.
 
     Raises:
       ConfigError: unknown slice, or a batch that its devices cannot share.
@@ -83,12 +86,16 @@ def plan_step(
     """Compile the step of a config with some changes for a slice and return what it needs there."""
     changes = dict(changes or {})
     changed = configs.override(config, changes)
+    words = f" with {' '.join(f'{key}={json.dumps(value)}' for key, value in changes.items())}" if changes else ""
     if changed.train.batch_size % accelerator.num_devices:
         raise ConfigError(
             f"train.batch_size={changed.train.batch_size} does not divide over the {accelerator.num_devices} devices "
             f"of {accelerator.name}: use a multiple of {accelerator.num_devices}"
         )
-    return make_plan(changed, accelerator, changes, _compile(changed, accelerator, quick))
+    with telling(partial(tell, "plan"), f"compiling {config.name} for {accelerator.name}{words}", 60.0):
+        answer = _compile(changed, accelerator, quick)
+    asked = run_dir.differences(configs.load(config.name), config)
+    return replace(make_plan(changed, accelerator, changes, answer), asked=asked)
 
 
 def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any], answer: Mapping[str, Any]) -> Plan:

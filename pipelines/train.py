@@ -109,6 +109,8 @@ def _loop(
         Profiler(workdir, profile_steps, first) as profiler,
         closing(feed),
     ):
+        if first:
+            progress.say(f"going on from step {first} of {workdir}")
         progress.say(*_parameters(state), "compiling the training step, which can take minutes")
         program = compile_step(config, mesh, feed, wishes.array())
         check_fits(program, config, mesh)

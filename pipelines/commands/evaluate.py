@@ -32,8 +32,8 @@ def add_to(commands: Subcommands) -> None:
     evaluate.add_argument("--compare", type=path, nargs=2, metavar="RUN[@STEP]",
                           help="two checkpoints on the same images, times and noise: which is better")  # fmt: skip
     evaluate.add_argument("--codec", type=int, metavar="N",
-                          help="compress the first N test images and compare their real rate with the bound, PNG, WebP "
-                               "and JPEG XL")  # fmt: skip
+                          help="compress the first N test images in model.timesteps steps (100 if it has none) and "
+                               "compare their real rate with the bound, PNG, WebP and JPEG XL")  # fmt: skip
     evaluate.add_argument("--codec-repeats", type=int, metavar="R",
                           help="with --codec: codes of each image, each beginning with other bits; their mean has less "
                                "chance in it (default 1)")  # fmt: skip

@@ -18,7 +18,7 @@ def add_to(commands: Subcommands) -> None:
                      " [--json]")  # fmt: skip
     add_config(plan)
     plan.add_argument("--accelerator", required=True, metavar="TYPE", help="such as v3-64; several with commas; or all")
-    least = "the compiler's least effort: in two thirds of its time, up to a tenth more memory"
+    least = "the compiler's least effort: in two thirds of its time, memory to a tenth"
     plan.add_argument("--quick", action="store_true", help=least)
     plan.add_argument("--markdown", action="store_true", help="with several: print a table in Markdown")
     plan.set_defaults(run=run)

@@ -44,13 +44,14 @@ class CompressResult:
     def __str__(self) -> str:
         """Return the file, its rates and the time."""
         speeds = [f"{_per_s(self.num_images, self.encode_seconds)} images/s encoded"]
+        chunks = "1 chunk" if self.num_chunks == 1 else f"{self.num_chunks:,} chunks"
         if self.verify_seconds is not None:
             speeds.append(f"{_per_s(self.num_images, self.verify_seconds)} images/s verified")
         return columns(
             [
                 (f"{self.num_images:,} images in {self.file}",),
                 *([("left out", f"{self.num_left_out:,} files that are no PNGs")] if self.num_left_out else []),
-                ("size", f"{self.num_bytes:,} bytes in {self.num_chunks:,} chunks, {self.steps:,} steps"),
+                ("size", f"{self.num_bytes:,} bytes in {chunks}, {self.steps:,} steps"),
                 ("net rate", f"{self.net_bpd:.4f} bits/dim"),
                 ("gross rate", f"{self.gross_bpd:.4f} bits/dim, with the bits that chunks begin with"),
                 ("of the whole file", f"{self.file_bpd:.4f} bits/dim, with header, names and labels"),

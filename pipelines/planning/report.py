@@ -1,7 +1,7 @@
 """What `vdm plan` finds, and how it is shown: for people, and as a table in Markdown."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _GIB = 2**30
@@ -14,6 +14,7 @@ class Plan:
     Attributes:
         config: name of the experiment.
         accelerator: the slice, such as v3-64.
+        asked: values that were asked for other than the experiment's own.
         changes: values of the config that had to be other than asked for, `{}` if none.
         fits: the compiler placed the step in the memory of a device.
         peak_bytes_per_device: memory that the step needs on each device.
@@ -26,7 +27,7 @@ class Plan:
         prices_as_of: date of the price file.
         collectives: operations between devices in the compiled program, by kind; inside a loop counted once.
         compile_seconds: wall time of the compiler here.
-        quick: the compiler made its least effort; `vdm train` there needs a little less memory.
+        quick: the compiler made its least effort; the memory of `vdm train` there differs by up to a tenth.
         remedy: if it does not fit, the smallest change found that does, compiled as well.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     collectives: dict[str, int]
     compile_seconds: float
     quick: bool = False
+    asked: dict[str, Any] = field(default_factory=dict)
     remedy: "Plan | None" = None
 
     @property
@@ -54,17 +56,18 @@ class Plan:
 
     def __str__(self) -> str:
         """Return some lines for a person."""
-        asked = f" with {_words(self.changes)}" if self.changes else ""
+        given = self.asked | self.changes
+        words = f" with {_words(given)}" if given else ""
         memory = f"{_gib(self.peak_bytes_per_device)} of {_gib(self.hbm_bytes_per_device)} GiB on each device"
         lines = [
-            f"{self.config} on {self.accelerator}{asked}: {'fits' if self.fits else 'does not fit'}, {memory}",
-            f"  {self.flops_per_step / 1e12:,.2f} TFLOP a step; at best {_seconds(self.step_seconds_roofline)} a step "
+            f"{self.config} on {self.accelerator}{words}: {'fits' if self.fits else 'does not fit'}, {memory}",
+            f"  {self.flops_per_step / 1e12:,.4g} TFLOP a step; at best {_seconds(self.step_seconds_roofline)} a step "
             f"({self.bound} bound, a roofline and no measurement)",
-            f"  at best {self.train_hours_roofline:,.0f} hours for all steps; {self._price()}",
+            f"  at best {_at_least_1(self.train_hours_roofline, '')} hours for all steps; {self._price()}",
         ]
         if self.fits:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.collectives.items())) or "none"
-            how = " with the least effort: training needs a little less memory" if self.quick else ""
+            how = " with the least effort: the memory of training differs by up to a tenth" if self.quick else ""
             lines.append(f"  between devices: {kinds}; compiled in {self.compile_seconds:.0f} s{how}")
         elif self.remedy is None:
             lines.append("  no change was found that makes it fit")
@@ -75,7 +78,9 @@ class Plan:
     def _price(self) -> str:
         if self.price_usd_roofline is None:
             return "no price: pipelines/planning/accelerator_prices.toml has none for this generation"
-        return f"${self.price_usd_roofline:,.0f} by the price file of {self.prices_as_of}, which is no quote"
+        return (
+            f"{_at_least_1(self.price_usd_roofline, '$')} by the price file of {self.prices_as_of}, which is no quote"
+        )
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def rank(config: str, plans: list[Plan], refused: dict[str, str]) -> PlanRanking
 def _row(plan: Plan) -> str:
     price = plan.price_usd_roofline
     cells = (
-        plan.config, plan.accelerator, _words(plan.changes) or "as it is", "yes" if plan.fits else "no",
+        plan.config, plan.accelerator, _words(plan.asked | plan.changes) or "as it is", "yes" if plan.fits else "no",
         f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.4g}",
         f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"{plan.train_hours_roofline:,.0f}",
         "not known" if price is None else f"{price:,.0f}",
@@ -131,6 +136,10 @@ def _row(plan: Plan) -> str:
 
 def _words(changes: dict[str, Any]) -> str:
     return " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items())
+
+
+def _at_least_1(value: float, unit: str) -> str:
+    return f"{unit}{value:,.0f}" if value >= 1 else f"under {unit}1"
 
 
 def _gib(num_bytes: int) -> str:

@@ -18,7 +18,7 @@ def _compiler(needed_gib: dict[tuple, float], asked: list):
     return answer
 
 
-def test_the_smallest_change_that_fits_is_found_by_compiling(monkeypatch):
+def test_the_smallest_change_that_fits_is_found_by_compiling(monkeypatch, capsys):
     asked: list = []
     needed = {(False, 1, "float32"): 60.0, (True, 1, "float32"): 17.0, (True, 2, "float32"): 9.0}
     monkeypatch.setattr(plan, "_compile", _compiler(needed, asked))
@@ -27,7 +27,8 @@ def test_the_smallest_change_that_fits_is_found_by_compiling(monkeypatch):
     assert found.remedy is not None
     assert found.remedy.changes == {"model.remat": True, "train.microbatches": 2}
     assert len(asked) == 3
-    assert "does not fit, 60.00 of 15.48 GiB" in str(found)
+    assert "cifar10_aug on v3-8 with model.remat=false: does not fit, 60.00 of 15.48 GiB" in str(found)
+    assert "compiling cifar10_aug for v3-8 with model.remat=true train.microbatches=2" in capsys.readouterr().err
     assert "cifar10_aug on v3-8 with model.remat=true train.microbatches=2: fits" in str(found)
 
 
