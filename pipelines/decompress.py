@@ -8,7 +8,8 @@ from etils import epath
 
 from pipelines.compression.codec import Ready, check_ready, check_subject, load_subject, make_ready
 from pipelines.compression.header import Header, read_header
-from pipelines.compression.images_out import LOST_NAME, check_origin, write_all, write_rest
+from pipelines.compression.images_out import LOST_NAME, write_all, write_rest
+from pipelines.compression.origin import check_origin
 from pipelines.compression.results import DecompressResult
 from pipelines.place import check_directory
 from pipelines.progress import Progress, telling
@@ -49,7 +50,7 @@ def run(
         except FileNotFoundError:
             raise RecordError(f"{file} is missing") from None
     header = read_header(archive.header, file)
-    check_origin(archive.origin, header.num_images)
+    check_origin(archive.origin, header.num_images, header.image_shape)
     faults = [chunk for chunk in archive.chunks if isinstance(chunk, str)]
     if faults and not salvage:
         raise RecordError(_faults(file, faults))
@@ -104,7 +105,7 @@ def _decode(
     height, width, channels = header.image_shape
     try:
         images = np.zeros((header.num_images, height, width, channels), np.uint8)
-    except MemoryError as error:
+    except (MemoryError, ValueError) as error:  # NumPy's words for more than an address can reach
         raise MachineError(f"{header.num_images:,} images are more than this machine's memory can hold") from error
     there = np.zeros(len(images), bool)
     faults: list[str] = []

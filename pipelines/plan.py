@@ -26,7 +26,7 @@ from vdm_lib.errors import ConfigError, VdmError
 
 RANKED = ("v3-8", "v3-64", "v4-8", "v5litepod-16", "v6e-16")
 """What `--accelerator all` compiles for."""
-_COMPILE_TIMEOUT_S = 3600
+_COMPILE_TIMEOUT_S = 2 * 3600
 
 
 def run(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRanking:
@@ -58,6 +58,8 @@ def run_checked(config: Config, accelerator: str, quick: bool = False) -> Plan |
             plans.append(plan_slice(config, slice_, quick, larger_slices=False))
         except ConfigError as error:
             refused[slice_.name] = str(error)
+    if not plans:
+        raise ConfigError("; ".join(f"{name}: {why}" for name, why in refused.items()))
     return rank(config.name, plans, refused)
 
 
@@ -169,7 +171,7 @@ def remedies(config: Config, accelerator: Accelerator) -> Iterator[dict[str, Any
 def request(config: Config, accelerator: Accelerator, quick: bool = False) -> dict[str, Any]:
     """Return what `planning.compile` reads: config, topology, options and effort of the compilation for a slice."""
     # On a TPU `auto` loops over the layers; the process that compiles sees only this machine's CPU.
-    if config.model.scan_layers == "auto":
+    if config.model.scan_layers == "auto" and config.model.network == "unet":
         config = configs.override(config, {"model.scan_layers": "on"})
     generation = accelerator.generation
     options: dict[str, Any] = {"chip_config_name": "megacore"} if generation.name in ("v4", "v5p") else {}
@@ -184,14 +186,21 @@ def request(config: Config, accelerator: Accelerator, quick: bool = False) -> di
 
 
 def _compile(config: Config, accelerator: Accelerator, quick: bool) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.planning.compile"],
-        input=json.dumps(request(config, accelerator, quick)),
-        capture_output=True,
-        text=True,
-        timeout=_COMPILE_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            # -P: a file of the user's that is called like a module must not be run.
+            [sys.executable, "-P", "-m", "pipelines.planning.compile"],
+            input=json.dumps(request(config, accelerator, quick)),
+            capture_output=True,
+            text=True,
+            timeout=_COMPILE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        hours = _COMPILE_TIMEOUT_S / 3600
+        raise VdmError(
+            f"the step of {config.name} is not compiled for {accelerator.name} after {hours:.0f} hours: try --quick"
+        ) from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise VdmError(f"the step of {config.name} does not compile for {accelerator.name}: {lines[-1]:.300}")

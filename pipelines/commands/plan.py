@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> Any:
     config = configs.load(args.config, configs.parse_overrides(args.overrides))
     if args.markdown and args.accelerator != "all" and "," not in args.accelerator:
         raise ConfigError("--markdown makes a table of several slices: give --accelerator all, or names with commas")
+    if args.markdown and args.json:
+        raise ConfigError("give --markdown or --json, not both")
     result = job("plan")(config, args.accelerator, args.quick)
     if not args.markdown:
         return result

@@ -72,6 +72,11 @@ def read_header(values: Mapping[str, Any], file: str) -> Header:
         first = error.errors()[0]
         where = ".".join(str(each) for each in first["loc"])
         raise RecordError(f"{file} was not written by `vdm compress`: its header's {where}: {first['msg']}") from error
+    scheme, remote, _ = header.model.path.partition("://")
+    if remote and scheme != "gs":
+        raise RecordError(f"{file} names a model at {header.model.path!r}: only local paths and gs:// can be read")
+    if max(header.settings.images_per_call) > header.settings.batch_size:
+        raise RecordError(f"{file} was not written by `vdm compress`: calls of more images than a batch has")
     if any(count > MOST_IMAGES_A_BATCH * size for count, size in header.chunks):
         raise RecordError(f"{file} was not written by `vdm compress`: a chunk has more images than its bytes can tell")
     listed = sum(count for count, _ in header.chunks)

@@ -18,29 +18,6 @@ from vdm_lib.files.records import MANIFEST_NAME, Record, encode_example, frame, 
 LOST_NAME = "LOST.json"
 
 
-def check_origin(origin: Mapping[str, Any], num_images: int) -> None:
-    """Accept the list of images of a file that `vdm compress` can have written.
-
-    Raises:
-      RecordError: it does not name as many images as there are, two of one name, or a type that is no whole number.
-    """
-    try:
-        if origin["kind"] == "data":
-            sizes = [len(split["labels"]) for split in origin["splits"]]
-            names: list[str] = [split["name"] for split in origin["splits"]]
-        else:
-            sizes = [_num_images(file) for file in origin["files"]]
-            names = [name for file in origin["files"] for name in file["names"]]
-            whole = all(np.issubdtype(file["dtype"], np.integer) for file in origin["files"] if file["kind"] == "npy")
-            if not whole:
-                raise RecordError("the list of images has an array that is not of whole numbers")
-        consistent = sum(sizes) == num_images and len(set(names)) == len(names)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RecordError(f"the list of images was not written by `vdm compress`: {error!r}") from error
-    if not consistent:
-        raise RecordError(f"the list of images does not name each of {num_images} images once")
-
-
 def write_all(directory: epath.Path, origin: Mapping[str, Any], images: UInt8[np.ndarray, "n h w c"]) -> None:
     """Write what the images came as into a directory.
 

@@ -117,6 +117,23 @@ def test_all_ranks_what_can_run_by_time_and_names_what_cannot_be_divided(monkeyp
     assert divided.markdown().splitlines()[-1].startswith("| cifar10 | v6e-16 | | train.batch_size=24 does not divide")
 
 
+def test_a_batch_that_no_slice_can_share_is_wrong_usage():
+    with pytest.raises(ConfigError, match=r"v3-8: .*multiple of 8.*; v4-8: .*multiple of 4"):
+        plan.run_checked(configs.load("debug", {"train.batch_size": 10}), "v3-8,v4-8")
+
+
+def test_layers_are_looped_over_only_where_there_are_some():
+    for name, scan_layers in (("swirl", "auto"), ("cifar10", "on")):
+        asked = plan.request(configs.load(name), accelerators.find("v6e-1"))
+        assert json.loads(asked["config"])["model"]["scan_layers"] == scan_layers
+
+
+def test_a_compiler_without_an_end_is_one_line(monkeypatch):
+    monkeypatch.setattr(plan, "_COMPILE_TIMEOUT_S", 0.01)
+    with pytest.raises(VdmError, match="is not compiled for v3-8 after"):
+        plan.plan_step(configs.load("debug"), accelerators.find("v3-8"))
+
+
 def test_a_batch_that_the_devices_cannot_share_is_refused_before_compiling():
     with pytest.raises(ConfigError, match="multiple of 64"):
         plan.plan_step(configs.load("cifar10", {"train.batch_size": 100}), accelerators.find("v3-64"))

@@ -114,10 +114,13 @@ def _read_chunk(data: bytes, index: int, num_images: int, size: int, head: bytes
         return f"in the place of chunk {index} lies chunk {found}"
     if mark != _MARK or length != size or not whole:
         return f"chunk {index} is damaged: its checksum does not fit"
-    known, batches = struct.unpack_from("<II", body)
-    counts = np.frombuffer(body, "<u2", batches, 8)
-    at = 8 + counts.nbytes
-    words = np.frombuffer(body, "<u4", offset=at + _DIGEST_BYTES).astype(np.uint32)
+    try:
+        known, batches = struct.unpack_from("<II", body)
+        counts = np.frombuffer(body, "<u2", batches, 8)
+        at = 8 + counts.nbytes
+        words = np.frombuffer(body, "<u4", offset=at + _DIGEST_BYTES).astype(np.uint32)
+    except (ValueError, struct.error) as error:
+        return f"chunk {index} was not written by `vdm compress`: {error}"
     chunk = Chunk(tuple(counts.tolist()), words, known, 0)
     if chunk.num_images != num_images:
         return f"chunk {index} has {chunk.num_images} images, the header says {num_images}"

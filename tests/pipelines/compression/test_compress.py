@@ -132,12 +132,13 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_decoded(pack
         ({"settings": {"steps": 3}}, "its header's settings.batch_size"),
         ({"settings": {"steps": 10**9, "batch_size": 2, "first_batch": 1, "images_per_call": [1]}}, "settings.steps"),
         ({"image_shape": [8, 8]}, "its header's image_shape"),
-        ({"image_shape": [8, 8, 2]}, "holds images of (8, 8, 2)"),
+        ({"image_shape": [8, 8, 2]}, "not of images of (8, 8, 2)"),
         ({"model": "runs/a"}, "its header's model"),
         ({"num_images": 10**12}, "images, 20 in chunks"),
         ({"chunks": [[10**15, 100]], "num_images": 10**15}, "more images than its bytes can tell"),
         ({"computing": None}, "its header's computing"),
         ({"probe": 3}, "its header's probe"),
+        ({"model": {"path": "s3://x", "step": 6, "digest": "", "name": "debug"}}, "names a model at 's3://x'"),
     ],
 )
 def test_a_header_that_was_made_up_is_one_line(change, message, packed, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipelines.compression.images_in import read_given
-from pipelines.compression.images_out import check_origin
+from pipelines.compression.origin import check_origin
 from vdm_lib.config import DataConfig
 from vdm_lib.errors import DataError, RecordError
 
@@ -79,12 +79,20 @@ def test_what_is_no_array_is_named(tmp_path, content):
         {"kind": "files", "files": [{"kind": "png", "names": ["a.png"]}]},
         {"kind": "files", "files": [{"kind": "npy", "names": ["a.npy"], "shape": [2, 4, 4], "dtype": "?"}]},
         {"kind": "files", "files": [{"kind": "npy", "names": ["a.npy"], "shape": [], "dtype": "|u1"}]},
+        {"kind": "files", "files": [{"kind": "npy", "names": [5], "shape": [2, 4, 4], "dtype": "|u1"}]},
+        {"kind": "files", "files": [{"kind": "npy", "names": [], "shape": [2, 4, 4], "dtype": "|u1"}]},
+        {"kind": "files", "files": [{"kind": "npy", "names": ["a\0"], "shape": [2, 4, 4], "dtype": "|u1"}]},
+        {"kind": "files", "files": [{"kind": "npy", "names": ["\ud800"], "shape": [2, 4, 4], "dtype": "|u1"}]},
+        {"kind": "files", "files": [{"kind": "npy", "names": ["a.npy"], "shape": [2, -4, -4], "dtype": "|u1"}]},
+        {"kind": "files", "files": [{"kind": "npy", "names": ["a.npy"], "shape": [2, 4, 5], "dtype": "|u1"}]},
+        {"kind": "files", "files": [{"kind": "png", "names": ["a.png", "./a.png"]}]},
         {"kind": "data", "splits": [{"name": "train", "labels": [0]}]},
+        {"kind": "data", "manifest": None, "splits": [{"name": "train", "labels": [0, 1], "indices": None}]},
     ],
 )
 def test_a_list_of_images_that_no_encoder_wrote_is_refused(origin):
     with pytest.raises(RecordError, match="list of images"):
-        check_origin(origin, 2)
+        check_origin(origin, 2, (4, 4, 1))
 
 
 def test_a_list_of_images_names_each_of_them_once():
@@ -92,4 +100,4 @@ def test_a_list_of_images_names_each_of_them_once():
         {"kind": "png", "names": ["a.png"]},
         {"kind": "npy", "names": ["b.npy"], "shape": [3, 4, 4, 1], "dtype": "|u1"},
     ]
-    check_origin({"kind": "files", "files": files}, 4)
+    check_origin({"kind": "files", "files": files}, 4, (4, 4, 1))

@@ -7,6 +7,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
+from vdm_lib.compression import container
 from vdm_lib.compression.chunk import Chunk
 from vdm_lib.compression.container import StoredChunk, parse, serialise
 from vdm_lib.errors import RecordError
@@ -98,3 +99,14 @@ def test_a_section_that_was_made_up_is_an_error(content):
     head = struct.pack("<II", len(content), google_crc32c.value(content)) + content
     with pytest.raises(RecordError, match="was not written by `vdm compress`"):
         parse(data[:8] + head, "made up")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"123", struct.pack("<II", 7, 2**32 - 1), struct.pack("<IIHH", 7, 2, 1, 2) + b"5" * 17]
+)
+def test_a_chunk_that_was_made_up_does_not_lose_the_others(body, monkeypatch):
+    bodies = iter([container._body(stored(1)), body])
+    monkeypatch.setattr(container, "_body", lambda _: next(bodies))
+    first, second = parse(file(stored(1), stored(2)), "made up").chunks
+    assert isinstance(first, StoredChunk)
+    assert "chunk 1 was not written by `vdm compress`" in second
