@@ -19,7 +19,7 @@ import configs
 from pipelines import run_dir
 from pipelines.planning import accelerators, prices
 from pipelines.planning.accelerators import Accelerator
-from pipelines.planning.report import Plan, PlanRanking, rank
+from pipelines.planning.report import Plan, PlanRanking, rank, words_of
 from pipelines.progress import tell, telling
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError, VdmError
@@ -88,7 +88,7 @@ def plan_step(
     """Compile the step of a config with some changes for a slice and return what it needs there."""
     changes = dict(changes or {})
     changed = configs.override(config, changes)
-    words = f" with {' '.join(f'{key}={json.dumps(value)}' for key, value in changes.items())}" if changes else ""
+    words = f" with {words_of(changes)}" if changes else ""
     if changed.train.batch_size % accelerator.num_devices:
         raise ConfigError(
             f"train.batch_size={changed.train.batch_size} does not divide over the {accelerator.num_devices} devices "

@@ -42,7 +42,7 @@ def _create(config: Config, seed: Any) -> TrainState:
     return create_state(VDM.from_config(config), optimizer, jax.random.key(seed))
 
 
-@cache  # asked for several times at a start, and a second to trace
+@cache  # asked for several times at a start, each of which would trace for a second
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """Return the shapes, types and shardings of the state of an experiment; no array is made."""
     shapes = jax.eval_shape(lambda: _create(config, np.uint32(0)))

@@ -1,6 +1,7 @@
 """What `vdm plan` finds, and how it is shown: for people, and as a table in Markdown."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +58,7 @@ class Plan:
     def __str__(self) -> str:
         """Return some lines for a person."""
         given = self.asked | self.changes
-        words = f" with {_words(given)}" if given else ""
+        words = f" with {words_of(given)}" if given else ""
         memory = f"{_gib(self.peak_bytes_per_device)} of {_gib(self.hbm_bytes_per_device)} GiB on each device"
         lines = [
             f"{self.config} on {self.accelerator}{words}: {'fits' if self.fits else 'does not fit'}, {memory}",
@@ -126,7 +127,7 @@ def rank(config: str, plans: list[Plan], refused: dict[str, str]) -> PlanRanking
 def _row(plan: Plan) -> str:
     price = plan.price_usd_roofline
     cells = (
-        plan.config, plan.accelerator, _words(plan.asked | plan.changes) or "as it is", "yes" if plan.fits else "no",
+        plan.config, plan.accelerator, words_of(plan.asked | plan.changes) or "as it is", "yes" if plan.fits else "no",
         f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.4g}",
         f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"{plan.train_hours_roofline:,.0f}",
         "not known" if price is None else f"{price:,.0f}",
@@ -134,7 +135,8 @@ def _row(plan: Plan) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _words(changes: dict[str, Any]) -> str:
+def words_of(changes: Mapping[str, Any]) -> str:
+    """Return values as they are given on the command line."""
     return " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items())
 
 
