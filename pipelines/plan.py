@@ -52,19 +52,24 @@ def run_checked(config: Config, accelerator: str, quick: bool = False) -> Plan |
     slices = _slices(accelerator)
     if len(slices) == 1:
         return plan_slice(config, slices[0], quick)
-    plans, refused = [], {}
+    plans: list[Plan] = []
+    refused: dict[str, VdmError] = {}
     for slice_ in slices:
         try:
             plans.append(plan_slice(config, slice_, quick, larger_slices=False))
-        except ConfigError as error:
-            refused[slice_.name] = str(error)
+        except VdmError as error:
+            # The others took minutes each and are not lost for it.
+            refused[slice_.name] = error
     if not plans:
-        raise ConfigError("; ".join(f"{name}: {why}" for name, why in refused.items()))
-    return rank(config.name, plans, refused)
+        of_all = "; ".join(f"{name}: {why}" for name, why in refused.items())
+        wrong_usage = all(isinstance(error, ConfigError) for error in refused.values())
+        raise ConfigError(of_all) if wrong_usage else VdmError(of_all)
+    return rank(config.name, plans, {name: str(error) for name, error in refused.items()})
 
 
 def _slices(accelerator: str) -> list[Accelerator]:
-    return [accelerators.find(name) for name in (RANKED if accelerator == "all" else accelerator.split(","))]
+    names = RANKED if accelerator == "all" else dict.fromkeys(accelerator.split(","))
+    return [accelerators.find(name) for name in names]
 
 
 def plan_slice(config: Config, accelerator: Accelerator, quick: bool, larger_slices: bool = True) -> Plan:

@@ -91,7 +91,7 @@ class PlanRanking:
     Attributes:
         config: name of the experiment.
         plans: one for each slice.
-        refused: slice -> why the config cannot be divided over it.
+        refused: slice -> why there is no plan for it.
     """
 
     config: str

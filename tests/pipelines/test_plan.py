@@ -122,6 +122,21 @@ def test_a_batch_that_no_slice_can_share_is_wrong_usage():
         plan.run_checked(configs.load("debug", {"train.batch_size": 10}), "v3-8,v4-8")
 
 
+def test_a_compiler_that_dies_for_one_slice_does_not_lose_the_others(monkeypatch):
+    def answer(config, accelerator, quick):
+        if accelerator.name == "v4-8":
+            raise VdmError("exit code -9")
+        return ANSWER
+
+    monkeypatch.setattr(plan, "_compile", answer)
+    found = plan.run_checked(configs.load("debug"), "v3-8,v4-8,v3-8")
+    assert [each.accelerator for each in found.plans] == ["v3-8"]
+    assert found.refused == {"v4-8": "exit code -9"}
+    with pytest.raises(VdmError, match="exit code -9") as raised:
+        plan.run_checked(configs.load("debug", {"train.batch_size": 12}), "v3-8,v4-8")
+    assert not isinstance(raised.value, ConfigError)
+
+
 def test_layers_are_looped_over_only_where_there_are_some():
     for name, scan_layers in (("swirl", "auto"), ("cifar10", "on")):
         asked = plan.request(configs.load(name), accelerators.find("v6e-1"))
