@@ -17,7 +17,7 @@ import configs
 from pipelines import run_dir
 from pipelines.evaluation.files import PassFiles, check_measured, eval_path, identity, write_parquet
 from pipelines.evaluation.tables import columns_of
-from pipelines.progress import Progress, telling
+from pipelines.progress import Progress, tell, telling
 from pipelines.results import EvalResult
 from pipelines.stop import StopRequest, stop_on_signal
 from vdm_lib import reference
@@ -124,11 +124,11 @@ class _Job:
             )
         if report is not None and not other and step not in _steps(workdir):
             # The report outlives its checkpoint, which training has removed.
-            return report
+            return _there_already(report, step)
         restored = restore_ema(workdir, config, step, raw=config.eval.params == "raw")
         if report is not None and not other:
             check_measured(report, restored.params, eval_path(workdir, step, kind, ".json"))
-            return report
+            return _there_already(report, step)
         known = restored.metadata["data_fingerprints"]
         same = run_dir.check_same_data(known, self.at_hand, allow_other=self.allow_other_data)
         if not same or other:
@@ -136,8 +136,13 @@ class _Job:
             report = None if self.force else run_dir.read_eval_report(workdir, step, kind, split=images.name)
             if report is not None:
                 check_measured(report, restored.params, eval_path(workdir, step, kind, ".json"))
-                return report
+                return _there_already(report, step)
         return _measure(workdir, config, restored.params, images, step, kind, stop)
+
+
+def _there_already(report: BpdReport, step: int) -> BpdReport:
+    tell("eval", f"step {step} has this report: nothing was measured, --force measures again")
+    return report
 
 
 def _by_timesteps(config: Config) -> list[Config]:

@@ -69,14 +69,16 @@ def test_a_finished_run_does_nothing(run, digits_dir):
     assert pipelines.train.run(DEBUG, digits_dir, str(run)).bpd is None
 
 
-def test_evaluation_writes_one_report_and_does_not_repeat_it(run, digits_dir):
+def test_evaluation_writes_one_report_and_does_not_repeat_it(run, digits_dir, capsys):
     (report,) = pipelines.evaluate.run(str(run), digits_dir).reports
     assert report.num_images == 359
     assert report.step == 6
     path = run / "eval" / "6.json"
     assert json.loads(path.read_text())["bpd"] == report.bpd
     written = path.stat().st_mtime_ns
+    assert "nothing was measured" not in capsys.readouterr().err
     assert pipelines.evaluate.run(str(run), digits_dir).reports == (report,)
+    assert "step 6 has this report: nothing was measured, --force measures again" in capsys.readouterr().err
     assert path.stat().st_mtime_ns == written
     everything = pipelines.evaluate.run(str(run), digits_dir, step="all").reports
     assert [each.step for each in everything] == [6, 3]
