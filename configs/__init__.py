@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from configs.problems import first_problem
 from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 from vdm_lib.errors import ConfigError
 
@@ -116,13 +117,7 @@ def _validate(text: str, origin: str) -> Config:
         # Strict, so that 1.5, "64" or true is no integer; JSON lists still become tuples.
         return _ADAPTER.validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-        # A check that spans several values has them all as its input, and its message names the wrong one.
-        got = "" if isinstance(first["input"], dict) else f" (got {first['input']!r:.80})"
-        # Of a check of our own, without the words of pydantic before it.
-        message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-        raise ConfigError(f"{origin}: {where}: {message}{got}") from None
+        raise ConfigError(f"{origin}: {first_problem(error)}") from None
 
 
 def _dotted_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:

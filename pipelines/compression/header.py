@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
 
+from configs.problems import first_problem
 from vdm_lib.errors import RecordError
 
 BINS_PER_STD = 16
@@ -55,8 +56,6 @@ class Header:
     """Images and bytes of each."""
 
 
-for _type in (Settings, MadeWith, Header):
-    _type.__pydantic_config__ = ConfigDict(extra="ignore", strict=False)  # type: ignore[attr-defined]
 _ADAPTER = TypeAdapter(Header)
 
 
@@ -69,9 +68,8 @@ def read_header(values: Mapping[str, Any], file: str) -> Header:
     try:
         header = _ADAPTER.validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(each) for each in first["loc"])
-        raise RecordError(f"{file} was not written by `vdm compress`: its header's {where}: {first['msg']}") from error
+        problem = first_problem(error)
+        raise RecordError(f"{file} was not written by `vdm compress`: its header's {problem}") from error
     scheme, remote, _ = header.model.path.partition("://")
     if remote and scheme != "gs":
         raise RecordError(f"{file} names a model at {header.model.path!r}: only local paths and gs:// can be read")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
+from configs.problems import first_problem
 from vdm_lib.errors import RecordError
 
 
@@ -85,11 +86,8 @@ def check_origin(origin: Mapping[str, Any], num_images: int, image_shape: tuple[
     try:
         given = _ADAPTER.validate_python(origin)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(each) for each in first["loc"])
-        raise RecordError(
-            f"the list of images was not written by `vdm compress`: {where or 'it'}: {first['msg']}"
-        ) from error
+        problem = first_problem(error)
+        raise RecordError(f"the list of images was not written by `vdm compress`: {problem}") from error
     if isinstance(given, _Data):
         names = [split.name for split in given.splits]
         sizes = [len(split.labels) for split in given.splits]
