@@ -35,5 +35,5 @@ def figures() -> Iterator[Figure]:
 def _compile(name: str, quick: bool) -> tuple[float, float]:
     """Return CPU seconds and peak resident GiB of the process that `vdm plan` compiles in."""
     request = plan.request(configs.load("cifar10_aug"), accelerators.find(name), quick)
-    ended = run([sys.executable, "-m", "pipelines.planning.compile"], json.dumps(request))
+    ended = run(plan.COMPILER, json.dumps(request))
     return ended.cpu_s, ended.peak_gib

@@ -26,6 +26,8 @@ from vdm_lib.errors import ConfigError, VdmError
 
 RANKED = ("v3-8", "v3-64", "v4-8", "v5litepod-16", "v6e-16")
 """What `--accelerator all` compiles for."""
+COMPILER = (sys.executable, "-P", "-m", "pipelines.planning.compile")
+"""The process that compiles; -P, as a file of the user's that is called like a module must not be run."""
 _COMPILE_TIMEOUT_S = 2 * 3600
 
 
@@ -50,7 +52,8 @@ def run(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRan
 def run_checked(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRanking:
     """Do what `run` does, once the compiler is known to be there."""
     slices = _slices(accelerator)
-    if len(slices) == 1:
+    # As the command asks whether there is a table: one slice that is named twice still makes one.
+    if accelerator != "all" and "," not in accelerator:
         return plan_slice(config, slices[0], quick)
     plans: list[Plan] = []
     refused: dict[str, VdmError] = {}
@@ -102,7 +105,7 @@ def plan_step(
     with telling(partial(tell, "plan"), f"compiling {config.name} for {accelerator.name}{words}", 60.0):
         answer = _compile(changed, accelerator, quick)
     asked = run_dir.differences(configs.load(config.name), config)
-    return replace(make_plan(changed, accelerator, changes, answer), asked=asked)
+    return replace(make_plan(changed, accelerator, changes, answer), asked=asked, quick=quick)
 
 
 def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any], answer: Mapping[str, Any]) -> Plan:
@@ -126,7 +129,6 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
         prices_as_of=prices.read().as_of,
         collectives=answer["collectives"],
         compile_seconds=answer["compile_seconds"],
-        quick=answer["quick"],
     )
 
 
@@ -193,8 +195,7 @@ def request(config: Config, accelerator: Accelerator, quick: bool = False) -> di
 def _compile(config: Config, accelerator: Accelerator, quick: bool) -> dict[str, Any]:
     try:
         done = subprocess.run(
-            # -P: a file of the user's that is called like a module must not be run.
-            [sys.executable, "-P", "-m", "pipelines.planning.compile"],
+            COMPILER,
             input=json.dumps(request(config, accelerator, quick)),
             capture_output=True,
             text=True,

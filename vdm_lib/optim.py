@@ -71,5 +71,8 @@ def global_norm(tree: Any, packed: bool = False) -> Float[Array, ""]:
         together = () if leaf.ndim < 2 else leaf.shape if packed else i
         groups.setdefault(together, []).append(leaf)
     # A leaf alone keeps its shape: sharded over devices, it would be gathered for another.
-    parts = [group[0] if len(group) == 1 else jnp.concatenate([*map(jnp.ravel, group)]) for group in groups.values()]
+    parts = [
+        group[0] if len(group) == 1 else jnp.concatenate([jnp.ravel(leaf) for leaf in group])
+        for group in groups.values()
+    ]
     return jnp.sqrt(sum((jnp.sum(jnp.square(part)) for part in parts), jnp.zeros(())))

@@ -37,7 +37,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
         with the least effort.
 
     Returns:
-      `flops` and `bytes` of the whole step over all devices, `fits`, `peak_bytes`, `compile_seconds`, `quick`, and
+      `flops` and `bytes` of the whole step over all devices, `fits`, `peak_bytes`, `compile_seconds`, and
       `collectives` and `convolutions`: how many there are of each kind and of each type.
     """
     import jax
@@ -55,7 +55,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
     inputs = [images, jax.ShapeDtypeStruct(images.shape[:1], np.int32)] if config.model.num_classes else [images]
     work = count_work(make_train_step(config, here), state, *inputs)
-    answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes, "quick": request["quick"]}
+    answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
     if request["quick"]:
         jax.config.update("jax_exec_time_optimization_effort", -1.0)
     started = time.monotonic()

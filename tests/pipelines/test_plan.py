@@ -10,6 +10,7 @@ import pytest
 import configs
 from pipelines import command, plan
 from pipelines.planning import accelerators, prices
+from pipelines.planning.report import PlanRanking
 from vdm_lib.errors import ConfigError, VdmError
 
 
@@ -57,7 +58,6 @@ def test_every_size_of_the_table_has_a_shape_and_a_source():
 
 ANSWER = {
     "fits": True,
-    "quick": False,
     "peak_bytes": 1,
     "collectives": {},
     "compile_seconds": 0.0,
@@ -129,6 +129,8 @@ def test_a_compiler_that_dies_for_one_slice_does_not_lose_the_others(monkeypatch
         return ANSWER
 
     monkeypatch.setattr(plan, "_compile", answer)
+    twice = plan.run_checked(configs.load("debug"), "v3-8,v3-8")
+    assert isinstance(twice, PlanRanking) and len(twice.plans) == 1, "--markdown needs a table"
     found = plan.run_checked(configs.load("debug"), "v3-8,v4-8,v3-8")
     assert [each.accelerator for each in found.plans] == ["v3-8"]
     assert found.refused == {"v4-8": "exit code -9"}

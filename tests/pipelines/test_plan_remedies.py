@@ -13,7 +13,7 @@ def _compiler(needed_gib: dict[tuple, float], asked: list):
         key = (config.model.remat, config.train.microbatches, config.train.compute_dtype)
         asked.append((accelerator.name, *key))
         peak = int(needed_gib.get(key, 1.0) * 2**30)
-        return ANSWER | {"fits": peak <= accelerator.hbm_bytes_per_device, "peak_bytes": peak, "quick": quick}
+        return ANSWER | {"fits": peak <= accelerator.hbm_bytes_per_device, "peak_bytes": peak}
 
     return answer
 
