@@ -30,7 +30,7 @@ from vdm_lib.hosts import is_first
 from vdm_lib.model import count_params
 from vdm_lib.sharding import make_mesh
 from vdm_lib.state import TrainState
-from vdm_lib.train import abstract_state
+from vdm_lib.train import abstract_state, as_stored
 
 
 def run(
@@ -111,7 +111,7 @@ def _loop(
     ):
         if first:
             progress.say(f"going on from step {first} of {workdir}")
-        progress.say(*_parameters(state), "compiling the training step, which can take minutes")
+        progress.say(*_parameters(config, mesh), "compiling the training step, which can take minutes")
         program = compile_step(config, mesh, feed, wishes.array())
         check_fits(program, config, mesh)
         progress.say(program.cost())
@@ -134,7 +134,7 @@ def _loop(
                 record.write(done, row)
                 progress.report(*summary(row))
             if saving:
-                checkpoints.save(state, metadata)
+                checkpoints.save(as_stored(state, config, mesh), metadata)
                 wishes.saved()
                 # Not at those that the clock asks for: where steps take seconds, pictures take minutes.
                 draw = train.sample_images and done % train.checkpoint_every == 0 and wish is not Wish.STOP
@@ -146,6 +146,7 @@ def _loop(
     return int(state.step), row
 
 
-def _parameters(state: TrainState) -> list[str]:
-    sizes = {"/".join(path): leaf.size for path, leaf in flatten_dict(state.params).items()}
+def _parameters(config: Config, mesh: Mesh) -> list[str]:
+    stored = abstract_state(config, mesh).params
+    sizes = {"/".join(path): leaf.size for path, leaf in flatten_dict(stored).items()}
     return columns(parameter_rows(sizes), right=(2, 3)).splitlines()

@@ -79,8 +79,7 @@ class _Modules(nn.Module):
             **common,
             with_attention=model.with_attention,
             remat=model.remat,
-            # XLA's CPU backend takes tens of times longer for the gradient of a convolution inside a loop.
-            scan=model.scan_layers == "on" or (model.scan_layers == "auto" and jax.default_backend() != "cpu"),
+            scan=loops_over_layers(model),
         )
 
     def __call__(self, z: Latents, t: PerImage, conditioning: Conditioning, labels: Labels) -> Latents:
@@ -280,6 +279,14 @@ class VDM:
 
         diff = self.diffusion_loss(params, x, conditioning, noise.t, noise.eps, dropout_key, labels)
         return Losses(recon=recon, latent=latent, diff=diff)
+
+
+def loops_over_layers(model: ModelConfig) -> bool:
+    """Return whether the network is compiled as a loop over its layers."""
+    if model.network != "unet" or model.scan_layers != "auto":
+        return model.scan_layers == "on"
+    # XLA's CPU backend takes tens of times longer for the gradient of a convolution inside a loop.
+    return jax.default_backend() != "cpu"
 
 
 def count_params(params: Params) -> int:

@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 from vdm_lib.augment import augment
 from vdm_lib.config import Config
 from vdm_lib.labels import withhold_labels
+from vdm_lib.layers import stack_layers, unstack_layers
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.microbatches import mean_over_parts
-from vdm_lib.model import VDM, Losses, Noise
+from vdm_lib.model import VDM, Losses, Noise, loops_over_layers
 from vdm_lib.optim import global_norm, learning_rate_schedule, make_optimizer, update_ema
 from vdm_lib.sharding import check_divisible, mean_over_devices, replicated, split_by_image, state_shardings
 from vdm_lib.state import TrainState, create_state
@@ -44,14 +45,45 @@ def _create(config: Config, seed: Any) -> TrainState:
 
 @cache  # asked for several times at a start, each of which would trace for a second
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """Return the shapes, types and shardings of the state of an experiment; no array is made."""
-    shapes = jax.eval_shape(lambda: _create(config, np.uint32(0)))
+    """Return the shapes, types and shardings of the state of an experiment as it is stored; no array is made."""
+    return _placed(jax.eval_shape(lambda: _create(config, np.uint32(0))), config, mesh)
+
+
+@cache
+def abstract_trained_state(config: Config, mesh: Mesh) -> TrainState:
+    """Return what `abstract_state` does of the state as it is trained."""
+    stored = abstract_state(config, mesh)
+    return _placed(jax.eval_shape(stack_layers, stored), config, mesh) if loops_over_layers(config.model) else stored
+
+
+def _placed(shapes: TrainState, config: Config, mesh: Mesh) -> TrainState:
     shardings = state_shardings(shapes, mesh, config.train.shard)
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
 
 
+def as_trained(stored: TrainState, config: Config, mesh: Mesh) -> TrainState:
+    """Return a state in the form that the step takes: with its layers stacked where it loops over them.
+
+    Both are in memory at once until the caller lets go of the first; where nothing is looped over they are the same.
+    """
+    if not loops_over_layers(config.model):
+        return stored
+    return _put(stack_layers(stored), abstract_trained_state(config, mesh))
+
+
+def as_stored(trained: TrainState, config: Config, mesh: Mesh) -> TrainState:
+    """Return the state that `as_trained` made this one of: what checkpoints hold does not depend on the machine."""
+    if not loops_over_layers(config.model):
+        return trained
+    return _put(unstack_layers(trained), abstract_state(config, mesh))
+
+
+def _put(state: TrainState, like: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf, at: jax.device_put(leaf, at.sharding), state, like)
+
+
 def init_state(config: Config, mesh: Mesh) -> TrainState:
-    """Return the state before the first update, made under jit straight into its shardings."""
+    """Return the state before the first update as it is stored, made under jit straight into its shardings."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     # The seed is an argument, so that the compiler does not draw the parameters while it folds constants.
     return jax.jit(lambda seed: _create(config, seed), out_shardings=shardings)(np.uint32(config.train.seed))
@@ -60,10 +92,10 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
 def train_step(config: Config, mesh: Mesh) -> TrainStep:
     """Return the step (state, images) -> (state, metrics), to be called under jit.
 
-    With model.num_classes it is (state, images, labels) -> (state, metrics). Everything random in step n is a function
-    of (train.seed, n). The metrics are of the parameters before the update, with dropout: bpd, its parts
-    and its variance over images with their times and noise, gamma_0, gamma_1, the norms of gradient, update and
-    parameters, learning rate.
+    The state is one `as_trained`. With model.num_classes it is (state, images, labels) -> (state, metrics). Everything
+    random in step n is a function of (train.seed, n). The metrics are of the parameters before the update, with
+    dropout: bpd, its parts and its variance over images with their times and noise, gamma_0, gamma_1, the norms of
+    gradient, update and parameters, learning rate.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
@@ -137,7 +169,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
     Raises:
       MachineError: the devices cannot share the batch evenly.
     """
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_trained_state(config, mesh))
     inputs = [split_by_image(mesh)] * (2 if config.model.num_classes else 1)
     return jax.jit(
         train_step(config, mesh),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from vdm_lib.embedding import fourier_features, told
+from vdm_lib.layers import stack_layers
 from vdm_lib.noise import keep_masks
 from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, PerImage
 
@@ -83,7 +84,8 @@ class ScoreUNet(nn.Module):
     remat: bool = False
     """Form the blocks' activations again in the backward pass instead of keeping them."""
     scan: bool = False
-    """Compile one block per direction and loop over the layers: the same function, compiled faster."""
+    """Compile one block per direction and loop over the layers: the same function, compiled faster. Parameters may
+    then have their layers stacked, which saves copying them."""
     dtype: Any = jnp.float32
     """Type of the activations inside; parameters, embedding, softmax and output are float32."""
 
@@ -174,7 +176,7 @@ class ScoreUNet(nn.Module):
             h = layer(params, h, cond, key)
             return h, h
 
-        last, outputs = jax.lax.scan(body, h, (self._stacked("down", self.n_layer), keys))
+        last, outputs = jax.lax.scan(body, h, (self._stacked("down"), keys))
         return last, jnp.concatenate([h[None], outputs])
 
     def _scan_up(
@@ -184,7 +186,7 @@ class ScoreUNet(nn.Module):
             params, key, skip = of_layer
             return layer(params, jnp.concatenate([h, skip], axis=-1), cond, key), None
 
-        return jax.lax.scan(body, h, (self._stacked("up", self.n_layer + 1), keys, skips[::-1]))[0]
+        return jax.lax.scan(body, h, (self._stacked("up"), keys, skips[::-1]))[0]
 
     def _layer(self, with_keys: bool) -> Layer:
         """Return one block and its attention as a function outside of this module's names.
@@ -202,15 +204,18 @@ class ScoreUNet(nn.Module):
 
         return jax.checkpoint(apply) if self.remat else apply
 
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return ("block", "attn") if self.with_attention else ("block",)
+
     def _params_of(self, direction: str, i: int) -> dict[str, Any]:
         """Return the parameters of one layer by their kind."""
-        kinds = ("block", "attn") if self.with_attention else ("block",)
-        return {kind: self.variables["params"][f"{direction}.{kind}_{i}"] for kind in kinds}
+        return {kind: self.variables["params"][f"{direction}.{kind}_{i}"] for kind in self._kinds}
 
-    def _stacked(self, direction: str, num_layers: int) -> Any:
-        """Return the parameters of all layers of one direction, each leaf with the layers as its first axis."""
-        layers = (self._params_of(direction, i) for i in range(num_layers))
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    def _stacked(self, direction: str) -> dict[str, Any]:
+        """Return the parameters of all layers of one direction by their kind, with the layers as first axis."""
+        stacked = stack_layers(self.variables["params"])
+        return {kind: stacked[f"{direction}.{kind}"] for kind in self._kinds}
 
 
 def _keys_per_block(keys: KeyPerImage, num_blocks: int) -> Any:

@@ -47,14 +47,13 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
 
     import configs
     from pipelines.planning.work import count_work
-    from vdm_lib.train import init_state, make_train_step
+    from vdm_lib.train import abstract_trained_state, make_train_step
 
     config = configs.from_json(request["config"], "config")
     here = Mesh(np.asarray(jax.devices()[:1]), ("data",))
-    state = jax.eval_shape(lambda: init_state(config, here))
     images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
     inputs = [images, jax.ShapeDtypeStruct(images.shape[:1], np.int32)] if config.model.num_classes else [images]
-    work = count_work(make_train_step(config, here), state, *inputs)
+    work = count_work(make_train_step(config, here), abstract_trained_state(config, here), *inputs)
     answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
     if request["quick"]:
         jax.config.update("jax_exec_time_optimization_effort", -1.0)
@@ -62,7 +61,8 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=request["topology"], **request["options"]
     ).devices
-    lowered = make_train_step(config, Mesh(np.asarray(devices), ("data",))).lower(state, *inputs)
+    mesh = Mesh(np.asarray(devices), ("data",))
+    lowered = make_train_step(config, mesh).lower(abstract_trained_state(config, mesh), *inputs)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -19,7 +19,7 @@ from vdm_lib.evaluate import check_data
 from vdm_lib.hosts import check_same, is_first, together
 from vdm_lib.sharding import check_divisible
 from vdm_lib.state import TrainState
-from vdm_lib.train import abstract_state, init_state
+from vdm_lib.train import abstract_state, as_trained, init_state
 
 
 def load(config: Config, data: str, workdir: str, mesh: Mesh) -> Split:
@@ -113,7 +113,7 @@ def _newest_metadata(checkpoints: Checkpoints) -> dict[str, Any] | None:
 
 
 def newest_state(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> TrainState:
-    """Return the state of the newest checkpoint that is whole, or that before the first update if there is none.
+    """Return the newest checkpoint that is whole, or the state before the first update, in the form that is trained.
 
     Raises:
       NewerCheckpointError: the newest was written by a newer version of this project.
@@ -123,7 +123,7 @@ def newest_state(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> TrainS
     abstract = abstract_state(config, mesh)
     for step in reversed(steps):
         try:
-            return together(lambda step=step: checkpoints.restore(step, abstract))
+            return as_trained(together(lambda step=step: checkpoints.restore(step, abstract)), config, mesh)
         except NewerCheckpointError:
             raise
         except CheckpointError as error:
@@ -132,4 +132,4 @@ def newest_state(checkpoints: Checkpoints, config: Config, mesh: Mesh) -> TrainS
             place = checkpoints.set_aside(step)
             if is_first():
                 tqdm.write(f"{error}. It was moved to {place}; going on from the one before", file=sys.stderr)
-    return init_state(config, mesh)
+    return as_trained(init_state(config, mesh), config, mesh)

@@ -19,7 +19,7 @@ from vdm_lib.config import Config
 from vdm_lib.feed import Feed
 from vdm_lib.sharding import replicated
 from vdm_lib.state import TrainState
-from vdm_lib.train import Metrics, abstract_state, train_step
+from vdm_lib.train import Metrics, abstract_trained_state, train_step
 
 Step = Callable[[TrainState, Any, Int[Array, " devices"]], tuple[TrainState, Metrics, Int[Array, ""]]]
 
@@ -64,7 +64,7 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
         state, metrics = plain(state, feed.images(inputs), feed.labels(inputs))
         return state, metrics, jnp.max(wishes)
 
-    state, inputs = abstract_state(config, mesh), feed.inputs(0)
+    state, inputs = abstract_trained_state(config, mesh), feed.inputs(0)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     whole = replicated(mesh)
     jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)

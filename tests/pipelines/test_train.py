@@ -65,6 +65,18 @@ def test_resuming_is_bit_for_bit(run, digits_dir, tmp_path):
         assert without_speed(resumed) == without_speed(whole)
 
 
+@pytest.mark.slow  # compiles a loop over layers and the same without
+def test_a_run_goes_on_where_layers_are_not_looped_over(run, digits_dir, tmp_path):
+    looped = configs.load("debug", {"model.scan_layers": "on", "train.steps": 3, "train.sample_images": 4})
+    pipelines.train.run(looped, digits_dir, str(tmp_path))
+    with Checkpoints(str(tmp_path)) as checkpoints, Checkpoints(str(run)) as of_run:
+        stored = [each.metadata(3)["checksums"] for each in (checkpoints, of_run)]
+    assert stored[0].keys() == stored[1].keys(), "what a checkpoint holds does not depend on the machine"
+    pipelines.train.run(configs.load("debug"), digits_dir, str(tmp_path))
+    for row, whole in zip(*(read_metrics(each / "metrics.jsonl") for each in (tmp_path, run)), strict=True):
+        assert without_speed(row) == pytest.approx(without_speed(whole), rel=2e-5)
+
+
 def test_a_finished_run_does_nothing(run, digits_dir):
     assert pipelines.train.run(DEBUG, digits_dir, str(run)).bpd is None
 

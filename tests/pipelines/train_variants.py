@@ -13,7 +13,7 @@ from pipelines.training.program import compile_step
 from vdm_lib.batches import Batches
 from vdm_lib.feed import make_feed
 from vdm_lib.sharding import make_mesh
-from vdm_lib.train import init_state
+from vdm_lib.train import as_trained, init_state
 
 # Full rate from the second update on, every kind of randomness, gradients that reach every leaf at the third.
 BASE = {"optim.warmup_steps": 1, "data.augmentation": "flip_rotate", "train.data_place": "replicated"}
@@ -29,6 +29,7 @@ VARIANTS = {
     "1 monotone": MONOTONE,
     "1 monotone scan microbatches": MONOTONE | MICROBATCHES | {"model.scan_layers": "on"},
     "8 monotone zero sharded microbatches": MONOTONE | ZERO | MICROBATCHES | {"train.data_place": "sharded"},
+    "8 zero scan": ZERO | {"model.scan_layers": "on"},
     "8 zero sharded microbatches": ZERO | MICROBATCHES | {"train.data_place": "sharded"},
 }
 
@@ -40,7 +41,8 @@ def rows(changes: dict[str, object]) -> list[dict[str, float]]:
     images = np.random.default_rng(0).integers(0, 17, (101, 8, 8, 1)).astype(np.uint8)
     feed = make_feed(images, Batches(len(images), config.train.batch_size, 1), mesh, config.train.data_place)
     wishes = Wishes(mesh, StopRequest(), 1e9)
-    program, state, found = compile_step(config, mesh, feed, wishes.array()), init_state(config, mesh), []
+    program = compile_step(config, mesh, feed, wishes.array())
+    state, found = as_trained(init_state(config, mesh), config, mesh), []
     for step in range(3):
         state, metrics, _ = program.step(state, feed.inputs(step), wishes.array())
         row = {key: float(value) for key, value in metrics.items()}

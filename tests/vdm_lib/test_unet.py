@@ -5,6 +5,7 @@ import pytest
 
 from vdm_lib import embedding
 from vdm_lib.config import DataConfig, ModelConfig
+from vdm_lib.layers import stack_layers
 from vdm_lib.model import VDM, count_params
 
 # With n_embd = 32 every group of a norm has one channel, and the network could not see gamma.
@@ -54,6 +55,13 @@ def change(actual, baseline):
 
 def test_fresh_network_returns_its_input(fresh):
     np.testing.assert_array_equal(EPS_HAT(fresh, Z, GAMMA, NO), Z)
+
+
+def test_a_loop_over_layers_is_the_same_function_of_both_forms_of_the_parameters(params, baseline):
+    eps_hat = jax.jit(make_model(scan_layers="on").eps_hat)
+    one_by_one, stacked = (eps_hat(form, Z, GAMMA, NO) for form in (params, stack_layers(params)))
+    np.testing.assert_array_equal(one_by_one, stacked)
+    np.testing.assert_allclose(one_by_one, baseline, rtol=1e-5, atol=1e-6)
 
 
 def test_output_depends_on_gamma(params, baseline):
