@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,7 +31,7 @@ COMPILER = (sys.executable, "-P", "-m", "pipelines.planning.compile")
 _COMPILE_TIMEOUT_S = 2 * 3600
 
 
-def run(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRanking:
+def run(config: Config, accelerator: str, quick: bool = False, ways: bool = False) -> Plan | PlanRanking:
     """Plan a config on one slice, on several (names with commas), or with `all` on those of RANKED, quickest first.
 
     Args:
@@ -39,27 +39,32 @@ def run(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRan
       accelerator: names of slices.
       quick: let the compiler make its least effort: two thirds of its time or less; memory differs by up to a tenth
         from the program that `vdm train` compiles there, mostly upwards.
+      ways: compile both with and without remat, each with the fewest microbatches that fit, and say which the compiler
+        takes for the quickest.
 
     Raises:
-      ConfigError: unknown slice, or a batch that its devices cannot share.
+      ConfigError: unknown slice, a batch that its devices cannot share, or `ways` with `quick`.
       VdmError: libtpu is missing, or the compiler failed.
     """
     _slices(accelerator)  # a wrong name is told first
+    if ways and quick:
+        raise ConfigError("ways are compared by what the compiler estimates, and with its least effort it makes slower "
+                          "programs: leave out --quick or --ways")  # fmt: skip
     check_libtpu()
-    return run_checked(config, accelerator, quick)
+    return run_checked(config, accelerator, quick, ways)
 
 
-def run_checked(config: Config, accelerator: str, quick: bool = False) -> Plan | PlanRanking:
+def run_checked(config: Config, accelerator: str, quick: bool = False, ways: bool = False) -> Plan | PlanRanking:
     """Do what `run` does, once the compiler is known to be there."""
     slices = _slices(accelerator)
     # As the command asks whether there is a table: one slice that is named twice still makes one.
     if accelerator != "all" and "," not in accelerator:
-        return plan_slice(config, slices[0], quick)
+        return plan_slice(config, slices[0], quick, ways)
     plans: list[Plan] = []
     refused: dict[str, VdmError] = {}
     for slice_ in slices:
         try:
-            plans.append(plan_slice(config, slice_, quick, larger_slices=False))
+            plans.append(plan_slice(config, slice_, quick, ways, larger_slices=False))
         except VdmError as error:
             # The others took minutes each and are not lost for it.
             refused[slice_.name] = error
@@ -75,10 +80,22 @@ def _slices(accelerator: str) -> list[Accelerator]:
     return [accelerators.find(name) for name in names]
 
 
-def plan_slice(config: Config, accelerator: Accelerator, quick: bool, larger_slices: bool = True) -> Plan:
-    """Return the plan of a slice, with a remedy if the config does not fit as it is."""
+def plan_slice(config: Config, accelerator: Accelerator, quick: bool, ways: bool, larger_slices: bool = True) -> Plan:
+    """Return the plan of a slice, with a remedy if the config does not fit as it is, and with the other way if asked."""
     plan = plan_step(config, accelerator, quick)
-    return plan if plan.fits else replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
+    if not plan.fits:
+        plan = replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
+    if ways and config.model.network == "unet":
+        plan = replace(plan, other_way=_other_way(config, plan))
+    return plan
+
+
+def _other_way(config: Config, plan: Plan) -> Plan | None:
+    """Return the plan without remat of one with it, or with it of one without; None if none fits."""
+    accelerator = accelerators.find(plan.accelerator)
+    remat = (plan.usable or plan).changes.get("model.remat", config.model.remat)
+    other = plan_step(config, accelerator, plan.quick, {"model.remat": not remat})
+    return other if other.fits else _with_microbatches(config, accelerator, other)
 
 
 def check_libtpu() -> None:
@@ -129,20 +146,28 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
         prices_as_of=prices.read().as_of,
         collectives=answer["collectives"],
         compile_seconds=answer["compile_seconds"],
+        cycles_estimated=answer["cycles"],
     )
 
 
 def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan | None:
-    accelerator = accelerators.find(refused.accelerator)
-    last = refused
-    for changes in remedies(config, accelerator):
-        # Half the memory is the most that doubling the parts saves: what needs more is not worth the compiler's time.
-        parts = changes.get("train.microbatches", 1) // last.changes.get("train.microbatches", 1)
-        if last is not refused and last.peak_bytes_per_device / max(parts, 1) > 2 * last.hbm_bytes_per_device:
-            continue
-        last = plan_step(config, accelerator, refused.quick, changes)
+    """Return the first plan that fits of those that cost and change the least first.
+
+    Remat changes no result and costs a third more work; microbatches change it to rounding and leave the devices
+    smaller parts; bfloat16 changes it more; a larger slice is the last resort.
+    """
+    accelerator, last = accelerators.find(refused.accelerator), refused
+    if not config.model.remat and config.model.network == "unet":
+        last = plan_step(config, accelerator, refused.quick, {"model.remat": True})
         if last.fits:
             return last
+    found = _with_microbatches(config, accelerator, last)
+    if found is None and config.train.compute_dtype == "float32":
+        parts = microbatches(config, accelerator)[-1:]
+        changes = last.changes | {"train.microbatches": each for each in parts} | {"train.compute_dtype": "bfloat16"}
+        found = plan_step(config, accelerator, refused.quick, changes)
+    if found is not None and found.fits:
+        return found
     larger = accelerators.next_larger(accelerator) if larger_slices else None
     while larger is not None and config.train.batch_size % larger.num_devices == 0:
         for changes in ({}, {"model.remat": True}):
@@ -153,26 +178,25 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
     return None
 
 
-def remedies(config: Config, accelerator: Accelerator) -> Iterator[dict[str, Any]]:
-    """Yield changes of a config on the same slice, what costs and changes least first.
+def _with_microbatches(config: Config, accelerator: Accelerator, refused: Plan) -> Plan | None:
+    """Return the plan with the fewest microbatches that fits, beside the changes of one that does not."""
+    last, of_last = refused, config.train.microbatches
+    for parts in microbatches(config, accelerator):
+        # Half the memory is the most that doubling the parts saves: what needs more is not worth the compiler's time.
+        if last.peak_bytes_per_device * of_last / parts > 2 * last.hbm_bytes_per_device:
+            continue
+        changes = refused.changes | {"train.microbatches": parts}
+        last, of_last = plan_step(config, accelerator, refused.quick, changes), parts
+        if last.fits:
+            return last
+    return None
 
-    Remat changes no result and costs a third more work; microbatches change it to rounding and leave the devices
-    smaller parts; bfloat16 changes it more.
-    """
-    base = {} if config.model.remat else {"model.remat": True}
-    if base:
-        yield base
+
+def microbatches(config: Config, accelerator: Accelerator) -> list[int]:
+    """Return the powers of two, more than the config has microbatches, that the images of a device divide into."""
     images = config.train.batch_size // accelerator.num_devices
-    divisors = [
-        parts
-        for parts in (2, 4, 8, 16, 32)
-        if parts > getattr(config.train, "microbatches", parts) and images % parts == 0
-    ]
-    for parts in divisors:
-        yield base | {"train.microbatches": parts}
-    if config.train.compute_dtype == "float32":
-        parts = {"train.microbatches": divisors[-1]} if divisors else {}
-        yield base | parts | {"train.compute_dtype": "bfloat16"}
+    powers = (2**n for n in range(1, images.bit_length()))
+    return [parts for parts in powers if parts > config.train.microbatches and images % parts == 0]
 
 
 def request(config: Config, accelerator: Accelerator, quick: bool = False) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def mean_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int, *, unrolled: bool) -> Any:
@@ -22,9 +23,10 @@ def mean_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int, 
     if unrolled:
         total = _sum_unrolled(function, parts, num_parts)
     else:
-        first = jax.tree.map(lambda leaf: leaf[0], parts)
-        rest = jax.tree.map(lambda leaf: leaf[1:], parts)
-        total = jax.lax.scan(lambda total, part: (_add(total, function(part)), None), function(first), rest)[0]
+        # From zeros, not from the first part: that would compile the function a second time, outside of the loop.
+        shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], parts))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total = jax.lax.scan(lambda total, part: (_add(total, function(part)), None), zeros, parts)[0]
     return jax.tree.map(lambda leaf: leaf / num_parts, total)
 
 

@@ -14,12 +14,14 @@ def add_to(commands: Subcommands) -> None:
                "whether a config fits a TPU slice, its best step time and price; compiles for it, runs nothing",
                "vdm plan cifar10 --accelerator v3-8",
                "vdm plan cifar10_aug train.batch_size=512 --accelerator all",
-               usage="vdm plan CONFIG [key=value ...] --accelerator TYPE[,TYPE]|all [--quick] [--markdown]"
+               usage="vdm plan CONFIG [key=value ...] --accelerator TYPE[,TYPE]|all [--quick | --ways] [--markdown]"
                      " [--json]")  # fmt: skip
     add_config(plan)
     plan.add_argument("--accelerator", required=True, metavar="TYPE", help="such as v3-64; several with commas; or all")
     least = "the compiler's least effort: in two thirds of its time, memory to a tenth"
     plan.add_argument("--quick", action="store_true", help=least)
+    both = "with and without remat, each with the fewest microbatches that fit: which is quicker by the compiler"
+    plan.add_argument("--ways", action="store_true", help=both)
     plan.add_argument("--markdown", action="store_true", help="with several: print a table in Markdown")
     plan.set_defaults(run=run)
 
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> Any:
         raise ConfigError("--markdown makes a table of several slices: give --accelerator all, or names with commas")
     if args.markdown and args.json:
         raise ConfigError("give --markdown or --json, not both")
-    result = job("plan")(config, args.accelerator, args.quick)
+    result = job("plan")(config, args.accelerator, args.quick, args.ways)
     if not args.markdown:
         return result
     print(result.markdown())

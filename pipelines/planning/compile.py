@@ -37,8 +37,9 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
         with the least effort.
 
     Returns:
-      `flops` and `bytes` of the whole step over all devices, `fits`, `peak_bytes`, `compile_seconds`, and
-      `collectives` and `convolutions`: how many there are of each kind and of each type.
+      `flops` and `bytes` of the whole step over all devices, `fits`, `peak_bytes`, `compile_seconds`, `cycles` (of a
+      device as the compiler estimates them, None if it does not), and `collectives` and `convolutions`: how many there
+      are of each kind and of each type.
     """
     import jax
     import numpy as np
@@ -46,6 +47,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     from jax.sharding import Mesh
 
     import configs
+    from pipelines.planning.estimate import estimated_cycles
     from pipelines.planning.work import count_work
     from vdm_lib.train import abstract_trained_state, make_train_step
 
@@ -72,6 +74,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
         used, used_unit = (group for group in refused.groups() if group)
         return answer | {
             "fits": False,
+            "cycles": None,
             "peak_bytes": int(float(used) * _UNIT[used_unit]),
             "collectives": {},
             "convolutions": {},
@@ -80,6 +83,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     text = compiled.as_text()
     return answer | {
         "fits": True,
+        "cycles": estimated_cycles(text),
         # Not the sum of its parts: donated arguments lie among the temporaries too.
         "peak_bytes": compiled.memory_analysis().peak_memory_in_bytes,
         "collectives": dict(Counter(_COLLECTIVE.findall(text))),

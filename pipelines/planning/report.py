@@ -28,8 +28,11 @@ class Plan:
         prices_as_of: date of the price file.
         collectives: operations between devices in the compiled program, by kind; inside a loop counted once.
         compile_seconds: wall time of the compiler here.
+        cycles_estimated: what the compiler believes one device takes for a step, without what goes between devices;
+            None if it does not say.
         quick: the compiler made its least effort; the memory of `vdm train` there differs by up to a tenth.
         remedy: if it does not fit, the smallest change found that does, compiled as well.
+        other_way: if asked for, what fits without remat of a step with it, or with it of one without.
     """
 
     config: str
@@ -46,14 +49,24 @@ class Plan:
     prices_as_of: str
     collectives: dict[str, int]
     compile_seconds: float
+    cycles_estimated: int | None = None
     quick: bool = False
     asked: dict[str, Any] = field(default_factory=dict)
     remedy: "Plan | None" = None
+    other_way: "Plan | None" = None
 
     @property
     def usable(self) -> "Plan | None":
         """Return this plan if it fits, else its remedy, None if there is none."""
         return self if self.fits else self.remedy
+
+    @property
+    def quickest(self) -> "Plan | None":
+        """Return what the compiler takes for the quicker of both ways on this slice; None without a comparison."""
+        ways = [plan for plan in (self.usable, self.other_way) if plan is not None and plan.cycles_estimated]
+        if len(ways) < 2 or len({plan.accelerator for plan in ways}) > 1:
+            return None
+        return min(ways, key=lambda plan: plan.cycles_estimated or 0)
 
     def __str__(self) -> str:
         """Return some lines for a person."""
@@ -70,10 +83,19 @@ class Plan:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.collectives.items())) or "none"
             how = " with the least effort: the memory of training differs by up to a tenth" if self.quick else ""
             lines.append(f"  between devices: {kinds}; compiled in {self.compile_seconds:.0f} s{how}")
+            if self.cycles_estimated is not None and not self.quick:
+                lines.append(
+                    f"  {self.cycles_estimated / 1e6:,.4g} million cycles a step by the compiler's own estimate"
+                )
         elif self.remedy is None:
             lines.append("  no change was found that makes it fit")
         else:
             lines += ["the smallest change found that fits:", str(self.remedy)]
+        if self.other_way is not None:
+            lines += ["the other way:", str(self.other_way)]
+        if self.quickest is not None:
+            values = words_of(self.quickest.changes) or "the values asked for"
+            lines.append(f"the quicker of both by the compiler's estimate: {values}")
         return "\n".join(lines)
 
     def _price(self) -> str:
@@ -106,11 +128,13 @@ class PlanRanking:
     def markdown(self) -> str:
         """Return a table: a row for each slice as asked for, for the change that makes it fit, for what is refused."""
         heads = ("config", "slice", "changes", "fits", "peak / HBM GiB per device", "TFLOP a step", "roofline a step",
-                 "hours at best", "US$ at best")  # fmt: skip
+                 "Mcycles estimated", "hours at best", "US$ at best")  # fmt: skip
         rows = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
         for plan in self.plans:
-            rows += [_row(each) for each in (plan, plan.remedy) if each is not None]
-        rows += [f"| {self.config} | {name} | | {why} | | | | | |" for name, why in self.refused.items()]
+            rows += [
+                _row(each, each is plan.quickest) for each in (plan, plan.remedy, plan.other_way) if each is not None
+            ]
+        rows += [f"| {self.config} | {name} | | {why} | | | | | | |" for name, why in self.refused.items()]
         return "\n".join(rows)
 
 
@@ -124,12 +148,13 @@ def rank(config: str, plans: list[Plan], refused: dict[str, str]) -> PlanRanking
     return PlanRanking(config, tuple(sorted(plans, key=key)), refused)
 
 
-def _row(plan: Plan) -> str:
+def _row(plan: Plan, quickest: bool) -> str:
     price = plan.price_usd_roofline
+    cycles = "" if plan.cycles_estimated is None else f"{plan.cycles_estimated / 1e6:,.4g}"
     cells = (
         plan.config, plan.accelerator, words_of(plan.asked | plan.changes) or "as it is", "yes" if plan.fits else "no",
         f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.4g}",
-        f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"{plan.train_hours_roofline:,.0f}",
+        f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"**{cycles}**" if quickest else cycles, f"{plan.train_hours_roofline:,.0f}",
         "not known" if price is None else f"{price:,.0f}",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

@@ -63,6 +63,7 @@ ANSWER = {
     "compile_seconds": 0.0,
     "flops": 1.0,
     "bytes": 1.0,
+    "cycles": None,
 }
 
 
@@ -186,6 +187,7 @@ def test_a_small_step_compiles_for_a_slice(capsys):
     assert 0 < found["peak_bytes_per_device"] < found["hbm_bytes_per_device"] <= 16 * 2**30
     assert found["collectives"]["all-reduce"] >= 1
     assert found["flops_per_step"] > 1e9
+    assert found["cycles_estimated"] > 1e5
     assert command.main(["plan", "debug", "--accelerator", "v5litepod-4", "--quick"]) == 0
     assert "with the least effort: the memory of training differs" in capsys.readouterr().out
     assert found["step_seconds_roofline"] > 0

@@ -1,9 +1,15 @@
 """What `vdm plan` changes, and in which order, when a config does not fit; the compiler is a stand-in."""
 
-import configs
-from pipelines import plan
+import pytest
 
-ANSWER = {"fits": True, "peak_bytes": 1, "collectives": {}, "compile_seconds": 0.0, "flops": 1.0, "bytes": 1.0}
+import configs
+from pipelines import command, plan
+from pipelines.planning.report import rank
+from vdm_lib.errors import ConfigError
+
+ANSWER = {
+    "fits": True, "peak_bytes": 1, "collectives": {}, "compile_seconds": 0.0, "flops": 1.0, "bytes": 1.0, "cycles": None
+}  # fmt: skip
 
 
 def _compiler(needed_gib: dict[tuple, float], asked: list):
@@ -13,7 +19,10 @@ def _compiler(needed_gib: dict[tuple, float], asked: list):
         key = (config.model.remat, config.train.microbatches, config.train.compute_dtype)
         asked.append((accelerator.name, *key))
         peak = int(needed_gib.get(key, 1.0) * 2**30)
-        return ANSWER | {"fits": peak <= accelerator.hbm_bytes_per_device, "peak_bytes": peak}
+        fits = peak <= accelerator.hbm_bytes_per_device
+        # Parts of a batch take longer the smaller they are, and remat a third more.
+        cycles = 10**6 * (100 + 10 * config.train.microbatches) * (4 if config.model.remat else 3)
+        return ANSWER | {"fits": fits, "peak_bytes": peak, "cycles": cycles if fits else None}
 
     return answer
 
@@ -48,3 +57,40 @@ def test_the_remedy_is_looked_for_as_quickly_as_the_plan(monkeypatch):
     found = plan.run_checked(configs.load("cifar10_aug"), "v3-8", quick=True)
     assert found.quick and found.remedy is not None and found.remedy.quick
     assert "with the least effort" in str(found.remedy)
+
+
+def test_both_ways_are_compared_by_the_cycles_that_the_compiler_estimates(monkeypatch):
+    asked: list = []
+    needed = {(False, 1, "float32"): 40.0, (False, 2, "float32"): 21.0, (True, 1, "float32"): 9.0}
+    monkeypatch.setattr(plan, "_compile", _compiler(needed | {(False, 4, "float32"): 12.0}, asked))
+    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8", ways=True)
+    # 40 GiB halved are more than fit, but not too many to be worth a try.
+    assert [each[1:3] for each in asked] == [(True, 1), (False, 1), (False, 2), (False, 4)]
+    assert found.fits and found.other_way is not None and found.other_way is found.quickest
+    assert found.other_way.changes == {"model.remat": False, "train.microbatches": 4}
+    assert "the quicker of both by the compiler's estimate: model.remat=false train.microbatches=4" in str(found)
+    assert "420 million cycles a step" in str(found)
+    with_remat, without = rank("cifar10_aug", [found], {}).markdown().splitlines()[2:]
+    assert "| 440 |" in with_remat and "| **420** |" in without
+
+
+def test_remat_is_the_other_way_of_what_has_none_and_of_a_remedy(monkeypatch):
+    monkeypatch.setattr(plan, "_compile", _compiler({}, []))
+    found = plan.run_checked(configs.load("cifar10"), "v3-8", ways=True)
+    assert found.other_way is not None and found.other_way.changes == {"model.remat": True}
+    assert found.quickest is found
+    assert "by the compiler's estimate: the values asked for" in str(found)
+    assert plan.run_checked(configs.load("swirl"), "v3-8", ways=True).other_way is None, "there is no remat"
+    needed = {(False, 1, "float32"): 17.0, (True, 1, "float32"): 9.0}
+    monkeypatch.setattr(plan, "_compile", _compiler(needed, []))
+    remedied = plan.run_checked(configs.load("cifar10"), "v3-8", ways=True)
+    assert remedied.remedy is not None and remedied.remedy.changes == {"model.remat": True}
+    assert remedied.quickest is not None
+    assert remedied.quickest.changes == {"model.remat": False, "train.microbatches": 2}
+
+
+def test_the_least_effort_compares_nothing(capsys):
+    with pytest.raises(ConfigError, match="leave out --quick or --ways"):
+        plan.run(configs.load("debug"), "v3-8", quick=True, ways=True)
+    assert command.main(["plan", "debug", "--accelerator", "v3-8", "--quick", "--ways"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
