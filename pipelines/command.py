@@ -165,8 +165,7 @@ def _main(argv: list[str]) -> int:
                 signal.signal(number, interrupt)
     try:
         result = args.run(args)
-        if result is not None:
-            print(_json(result) if args.json else result)
+        text = None if result is None else _json(result) if args.json else str(result)
     except BrokenPipeError:
         raise
     except ConfigError as error:
@@ -179,6 +178,9 @@ def _main(argv: list[str]) -> int:
         where = f": {error.filename}" if error.filename else ""
         print(f"vdm {args.command}: cannot read or write{where}: {error.strerror or error}", file=sys.stderr)
         return EXIT_ERROR
+    # Not above: what cannot be printed is no file of the job.
+    if text is not None:
+        print(text)
     return EXIT_STOPPED if getattr(result, "stopped", False) else 0
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import configs
 from pipelines import run_dir
+from pipelines.launch.with_parent import ending_with_parent
 from pipelines.planning import accelerators, prices
 from pipelines.planning.accelerators import Accelerator
 from pipelines.planning.report import Plan, PlanRanking, rank, words_of
@@ -81,7 +82,7 @@ def _slices(accelerator: str) -> list[Accelerator]:
 
 
 def plan_slice(config: Config, accelerator: Accelerator, quick: bool, ways: bool, larger_slices: bool = True) -> Plan:
-    """Return the plan of a slice, with a remedy if the config does not fit as it is, and with the other way if asked."""
+    """Return the plan of a slice, with a remedy if the config does not fit as it is, and the other way if asked."""
     plan = plan_step(config, accelerator, quick)
     if not plan.fits:
         plan = replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
@@ -163,8 +164,9 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
             return last
     found = _with_microbatches(config, accelerator, last)
     if found is None and config.train.compute_dtype == "float32":
-        parts = microbatches(config, accelerator)[-1:]
-        changes = last.changes | {"train.microbatches": each for each in parts} | {"train.compute_dtype": "bfloat16"}
+        changes = last.changes | {"train.compute_dtype": "bfloat16"}
+        if parts := microbatches(config, accelerator):
+            changes["train.microbatches"] = parts[-1]
         found = plan_step(config, accelerator, refused.quick, changes)
     if found is not None and found.fits:
         return found
@@ -219,7 +221,7 @@ def request(config: Config, accelerator: Accelerator, quick: bool = False) -> di
 def _compile(config: Config, accelerator: Accelerator, quick: bool) -> dict[str, Any]:
     try:
         done = subprocess.run(
-            COMPILER,
+            ending_with_parent(COMPILER),
             input=json.dumps(request(config, accelerator, quick)),
             capture_output=True,
             text=True,

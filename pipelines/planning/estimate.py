@@ -8,6 +8,8 @@ was compared with a chip.
 import re
 
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) \(.*\{$")
+# The compiler writes 2^63 - 1 where it has no estimate.
+_NO_ESTIMATE = 2**62
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _WHILE = re.compile(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)")
 _CALL = re.compile(r" call\(.*to_apply=%?([\w.-]+)")
@@ -31,7 +33,7 @@ def estimated_cycles(program: str) -> int | None:
     def cycles_of(name: str) -> int:
         total = 0
         for line in computations[name]:
-            if found := _CYCLES.search(line):
+            if (found := _CYCLES.search(line)) and int(found[1]) < _NO_ESTIMATE:
                 total += int(found[1])
             if found := _WHILE.search(line):
                 limits = [int(limit) for each in computations[found[1]] for limit in _LIMIT.findall(each)]

@@ -150,11 +150,12 @@ def rank(config: str, plans: list[Plan], refused: dict[str, str]) -> PlanRanking
 
 def _row(plan: Plan, quickest: bool) -> str:
     price = plan.price_usd_roofline
-    cycles = "" if plan.cycles_estimated is None else f"{plan.cycles_estimated / 1e6:,.4g}"
+    cycles = "" if plan.cycles_estimated is None or plan.quick else f"{plan.cycles_estimated / 1e6:,.4g}"
+    cycles = f"**{cycles}**" if quickest else cycles
     cells = (
         plan.config, plan.accelerator, words_of(plan.asked | plan.changes) or "as it is", "yes" if plan.fits else "no",
         f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.4g}",
-        f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", f"**{cycles}**" if quickest else cycles, f"{plan.train_hours_roofline:,.0f}",
+        f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", cycles, f"{plan.train_hours_roofline:,.0f}",
         "not known" if price is None else f"{price:,.0f}",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"

@@ -4,6 +4,8 @@ import math
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +152,36 @@ def test_a_compiler_without_an_end_is_one_line(monkeypatch):
     monkeypatch.setattr(plan, "_COMPILE_TIMEOUT_S", 0.01)
     with pytest.raises(VdmError, match="is not compiled for v3-8 after"):
         plan.plan_step(configs.load("debug"), accelerators.find("v3-8"))
+
+
+PLANNER = """
+import sys
+import configs
+from pipelines import plan
+from pipelines.planning import accelerators
+waits = "import os, time; print(os.getpid(), file=open(sys.argv[1], 'w'), flush=True); time.sleep(120)"
+plan.COMPILER = (sys.executable, "-c", "import sys; " + waits, sys.argv[1])
+plan.plan_step(configs.load("debug"), accelerators.find("v3-8"))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_the_compiler_ends_with_a_plan_that_is_killed(tmp_path):
+    said = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", PLANNER, str(said)], stderr=subprocess.DEVNULL) as planner:
+        try:
+            wait_until(lambda: said.exists() and said.read_text().endswith("\n"))
+        finally:
+            planner.kill()
+    compiler = Path("/proc") / said.read_text().strip()
+    wait_until(lambda: not compiler.exists() or " Z " in (compiler / "stat").read_text())
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused_before_compiling():

@@ -39,6 +39,10 @@ def test_loops_inside_loops_count_as_often_as_they_turn():
     assert estimated_cycles(PROGRAM) == 2 * (100 + 3 * 10) + 5000 + 70000
 
 
+def test_what_the_compiler_does_not_know_counts_nothing():
+    assert estimated_cycles(PROGRAM.replace('"5000"', f'"{2**63 - 1}"')) == 2 * (100 + 3 * 10) + 70000
+
+
 def test_a_program_without_estimates_has_none():
     assert estimated_cycles(PROGRAM.replace("estimated", "other")) is None
     assert estimated_cycles("") is None
