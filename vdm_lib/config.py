@@ -19,6 +19,7 @@ EvalSchedule = Literal["own", "log_snr_linear", "beta_linear", "cosine"]
 TimeSampling = Literal["importance", "uniform"]
 EvalParams = Literal["ema", "raw"]
 ScanLayers = Literal["auto", "on", "off"]
+RematKeeps = Literal["nothing", "costly"]
 ComputeDtype = Literal["float32", "bfloat16"]
 Network = Literal["unet", "mlp"]
 EvalLabels = Literal["given", "none"]
@@ -106,6 +107,9 @@ class ModelConfig:
     """Share of the training images whose label is withheld, so that the model can also do without and be guided."""
     remat: bool = False
     """Form activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    remat_keeps: RematKeeps = "nothing"
+    """What remat keeps inside a block after all: nothing, or what is costly to form again, the result of the first
+    convolution and the dropout mask."""
     scan_layers: ScanLayers = "auto"
     """Compile one layer per direction and loop over them, the same function; auto does so except on CPU."""
 

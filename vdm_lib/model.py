@@ -79,6 +79,7 @@ class _Modules(nn.Module):
             **common,
             with_attention=model.with_attention,
             remat=model.remat,
+            remat_keeps=model.remat_keeps,
             scan=loops_over_layers(model),
         )
 

@@ -24,6 +24,7 @@ def image_normals(key: Key, indices: jax.Array, shape: tuple[int, ...]) -> Float
 
 def keep_masks(keys: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax.Array, "..."]:
     """Return what dropout at this rate keeps for each key of an array: the numbers of `jax.random.bernoulli`."""
-    size = (math.prod(shape),)
+    # Rows of channels: as one row a TPU copies the masks twice to give them their shape.
+    size = (math.prod(shape[:-1]), shape[-1])
     masks = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, size))(keys.reshape(-1))
     return masks.reshape(*keys.shape, *shape)

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32
 
-from vdm_lib.compression.norms import pixels_first
 from vdm_lib.compression.stack import seed_words
 from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM
+from vdm_lib.norms import pixels_first
 from vdm_lib.types import Params
 
 # Of one layer's activations.

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vdm_lib.compression.norms import pixels_first
+from vdm_lib.norms import pixels_first
 
 
 def test_it_is_the_same_function_in_another_order():

@@ -30,7 +30,9 @@ def _sum_pixels_first(call: Callable[..., Any], args: Any, kwargs: Any, context:
         means = values.mean(pixels).reshape(-1, norm.num_groups, channels // norm.num_groups).mean(-1)
         return jnp.repeat(means, channels // norm.num_groups, axis=-1).reshape(-1, *(1 for _ in pixels), channels)
 
-    mean = of_group(x)
-    variance = jnp.maximum(of_group(jnp.square(x)) - jnp.square(mean), 0.0)
+    in_float32 = x.astype(jnp.float32)
+    mean = of_group(in_float32)
+    variance = jnp.maximum(of_group(jnp.square(in_float32)) - jnp.square(mean), 0.0)
     params = norm.variables["params"]
-    return (x - mean) * (jax.lax.rsqrt(variance + norm.epsilon) * params["scale"]) + params["bias"]
+    normal = (in_float32 - mean) * (jax.lax.rsqrt(variance + norm.epsilon) * params["scale"]) + params["bias"]
+    return normal.astype(norm.dtype or jnp.float32)
