@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -40,8 +40,8 @@ def run(config: Config, accelerator: str, quick: bool = False, ways: bool = Fals
       accelerator: names of slices.
       quick: let the compiler make its least effort: two thirds of its time or less; memory differs by up to a tenth
         from the program that `vdm train` compiles there, mostly upwards.
-      ways: compile both with and without remat, each with the fewest microbatches that fit, and say which the compiler
-        takes for the quickest.
+      ways: compile without remat and with both kinds of it, each with the fewest microbatches that fit, and say which
+        the compiler takes for the quickest.
 
     Raises:
       ConfigError: unknown slice, a batch that its devices cannot share, or `ways` with `quick`.
@@ -82,21 +82,29 @@ def _slices(accelerator: str) -> list[Accelerator]:
 
 
 def plan_slice(config: Config, accelerator: Accelerator, quick: bool, ways: bool, larger_slices: bool = True) -> Plan:
-    """Return the plan of a slice, with a remedy if the config does not fit as it is, and the other way if asked."""
+    """Return the plan of a slice, with a remedy if the config does not fit as it is, and the other ways if asked."""
     plan = plan_step(config, accelerator, quick)
     if not plan.fits:
         plan = replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
     if ways and config.model.network == "unet":
-        plan = replace(plan, other_way=_other_way(config, plan))
+        plan = replace(plan, other_ways=tuple(_other_ways(config, plan)))
     return plan
 
 
-def _other_way(config: Config, plan: Plan) -> Plan | None:
-    """Return the plan without remat of one with it, or with it of one without; None if none fits."""
+def _other_ways(config: Config, plan: Plan) -> Iterator[Plan]:
+    """Yield what fits of the kinds of remat that the plan does not have, each with the fewest microbatches."""
     accelerator = accelerators.find(plan.accelerator)
-    remat = (plan.usable or plan).changes.get("model.remat", config.model.remat)
-    other = plan_step(config, accelerator, plan.quick, {"model.remat": not remat})
-    return other if other.fits else _with_microbatches(config, accelerator, other)
+    planned = configs.override(config, (plan.usable or plan).changes).model
+    for remat, keeps in (False, planned.remat_keeps), (True, "costly"), (True, "nothing"):
+        if remat == planned.remat and keeps == planned.remat_keeps:
+            continue
+        values = {"model.remat": remat, "model.remat_keeps": keeps}
+        own = {"model.remat": config.model.remat, "model.remat_keeps": config.model.remat_keeps}
+        changes = {key: value for key, value in values.items() if value != own[key]}
+        found = plan_step(config, accelerator, plan.quick, changes)
+        found = found if found.fits else _with_microbatches(config, accelerator, found)
+        if found is not None:
+            yield found
 
 
 def check_libtpu() -> None:

@@ -20,8 +20,8 @@ def add_to(commands: Subcommands) -> None:
     plan.add_argument("--accelerator", required=True, metavar="TYPE", help="such as v3-64; several with commas; or all")
     least = "the compiler's least effort: in two thirds of its time, memory to a tenth"
     plan.add_argument("--quick", action="store_true", help=least)
-    both = "with and without remat, each with the fewest microbatches that fit: which is quicker by the compiler"
-    plan.add_argument("--ways", action="store_true", help=both)
+    every = "every kind of remat, each with the fewest microbatches that fit: which is the quickest by the compiler"
+    plan.add_argument("--ways", action="store_true", help=every)
     plan.add_argument("--markdown", action="store_true", help="with several: print a table in Markdown")
     plan.set_defaults(run=run)
 

@@ -32,7 +32,7 @@ class Plan:
             None if it does not say.
         quick: the compiler made its least effort; the memory of `vdm train` there differs by up to a tenth.
         remedy: if it does not fit, the smallest change found that does, compiled as well.
-        other_way: if asked for, what fits without remat of a step with it, or with it of one without.
+        other_ways: if asked for, what fits with other kinds of remat than this or its remedy has.
     """
 
     config: str
@@ -53,7 +53,7 @@ class Plan:
     quick: bool = False
     asked: dict[str, Any] = field(default_factory=dict)
     remedy: "Plan | None" = None
-    other_way: "Plan | None" = None
+    other_ways: "tuple[Plan, ...]" = ()
 
     @property
     def usable(self) -> "Plan | None":
@@ -62,8 +62,8 @@ class Plan:
 
     @property
     def quickest(self) -> "Plan | None":
-        """Return what the compiler takes for the quicker of both ways on this slice; None without a comparison."""
-        ways = [plan for plan in (self.usable, self.other_way) if plan is not None and plan.cycles_estimated]
+        """Return what the compiler takes for the quickest of all ways on this slice; None without a comparison."""
+        ways = [plan for plan in (self.usable, *self.other_ways) if plan is not None and plan.cycles_estimated]
         if len(ways) < 2 or len({plan.accelerator for plan in ways}) > 1:
             return None
         return min(ways, key=lambda plan: plan.cycles_estimated or 0)
@@ -91,11 +91,11 @@ class Plan:
             lines.append("  no change was found that makes it fit")
         else:
             lines += ["the smallest change found that fits:", str(self.remedy)]
-        if self.other_way is not None:
-            lines += ["the other way:", str(self.other_way)]
+        for plan in self.other_ways:
+            lines += ["another way:", str(plan)]
         if self.quickest is not None:
             values = words_of(self.quickest.changes) or "the values asked for"
-            lines.append(f"the quicker of both by the compiler's estimate: {values}")
+            lines.append(f"the quickest of these by the compiler's estimate: {values}")
         return "\n".join(lines)
 
     def _price(self) -> str:
@@ -132,7 +132,7 @@ class PlanRanking:
         rows = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
         for plan in self.plans:
             rows += [
-                _row(each, each is plan.quickest) for each in (plan, plan.remedy, plan.other_way) if each is not None
+                _row(each, each is plan.quickest) for each in (plan, plan.remedy, *plan.other_ways) if each is not None
             ]
         rows += [f"| {self.config} | {name} | | {why} | | | | | | |" for name, why in self.refused.items()]
         return "\n".join(rows)
