@@ -49,8 +49,8 @@ class ResnetBlock(nn.Module):
         h = h + projection(cond)[:, None, None, :]
         h = nn.swish(_group_norm(self.dtype)(h))
         if mask is not None:
-            mask = checkpoint_name(mask, _MASK)
-            h = jnp.where(mask, h / (1.0 - self.dropout), 0.0)
+            kept: Any = checkpoint_name(mask, _MASK)
+            h = jnp.where(kept, h / (1.0 - self.dropout), 0.0)
         h = _conv3x3(self.features, "conv2", self.dtype, zeros)(h)
         if x.shape[-1] != self.features:
             x = nn.Dense(self.features, name="nin_shortcut", dtype=self.dtype)(x)
