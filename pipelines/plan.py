@@ -38,8 +38,8 @@ def run(config: Config, accelerator: str, quick: bool = False, ways: bool = Fals
     Args:
       config: the experiment.
       accelerator: names of slices.
-      quick: let the compiler make its least effort: two thirds of its time or less; memory differs by up to a tenth
-        from the program that `vdm train` compiles there, mostly upwards.
+      quick: let the compiler make its least effort: a third of its time; memory differs by up to a tenth from the
+        program that `vdm train` compiles there.
       ways: compile without remat and with both kinds of it, each with the fewest microbatches that fit, and say which
         the compiler takes for the quickest.
 

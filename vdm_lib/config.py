@@ -108,7 +108,7 @@ class ModelConfig:
     remat: bool = False
     """Form activations again in the backward pass instead of keeping them: less memory, about a third more time."""
     remat_keeps: RematKeeps = "nothing"
-    """What remat keeps inside a block after all: nothing, or what is costly to form again, the result of the first
+    """What remat keeps of a block after all: nothing, or what is costly to form again, the result of the first
     convolution and the dropout mask."""
     scan_layers: ScanLayers = "auto"
     """Compile one layer per direction and loop over them, the same function; auto does so except on CPU."""
@@ -122,6 +122,7 @@ class ModelConfig:
         if not 1 <= self.n_layer <= 1024:
             raise ValueError(f"n_layer must lie in 1..1024, got {self.n_layer}")
         of_unet = [name for name in ("with_attention", "remat") if getattr(self, name)]
+        of_unet += ["remat_keeps"] if self.remat_keeps == "costly" else []
         of_unet += ["scan_layers"] if self.scan_layers == "on" else []
         if self.network == "mlp" and of_unet:
             raise ValueError(f"{of_unet[0]} is of the unet, not of network=mlp")

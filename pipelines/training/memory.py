@@ -29,6 +29,8 @@ def advice(config: Config, mesh: Mesh) -> str:
                      f"a device at once)")  # fmt: skip
     if not config.model.remat:
         knobs.append("model.remat=true (activations formed twice, about a third more time)")
+    elif config.model.remat_keeps == "costly":
+        knobs.append("model.remat_keeps=nothing (all activations of a block formed twice)")
     if train.shard == "replicated" and mesh.size > 1:
         knobs.append(f"train.shard=zero (3/4 of the state divided by {mesh.size} devices)")
     if train.data_place != "host":

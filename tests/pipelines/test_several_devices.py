@@ -55,7 +55,7 @@ def variant(tmp_path_factory) -> Callable[[str], list[dict[str, float]]]:
     [
         "8 zero sharded microbatches",
         *(pytest.param(name, marks=pytest.mark.slow)
-          for name in ("1 microbatches", "1 remat and scan", "8 zero scan", "2 sharded", "4 zero host")),
+          for name in ("1 microbatches", "1 remat and scan", "1 costly", "8 zero scan", "2 sharded", "4 zero host")),
     ],
 )  # fmt: skip
 def test_devices_and_ways_to_save_memory_change_no_result(variant, name):

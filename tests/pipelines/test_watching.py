@@ -112,6 +112,8 @@ def test_an_allocation_that_fails_names_the_knobs():
         # More than any address space holds.
         jax.jit(lambda: jax.numpy.zeros((1 << 24, 1 << 24)) + 1)().block_until_ready()
     train = dataclasses.replace(config.train, microbatches=16)
+    costly = configs.load("debug", {"model.remat": True, "model.remat_keeps": "costly"})
+    assert "model.remat_keeps=nothing" in memory.advice(costly, mesh)
     assert "microbatches" not in memory.advice(dataclasses.replace(config, train=train), mesh)
     with pytest.raises(ValueError, match="something else"), out_of_memory_explained(mesh, advice):
         raise ValueError("something else")

@@ -23,6 +23,7 @@ VARIANTS = {
     "1 plain": {},
     "1 microbatches": MICROBATCHES,
     "1 remat and scan": {"model.remat": True, "model.scan_layers": "on"},
+    "1 costly": {"model.remat": True, "model.remat_keeps": "costly"},
     "1 bfloat16": {"train.compute_dtype": "bfloat16"},
     "2 sharded": {"train.data_place": "sharded"},
     "4 zero host": ZERO | {"train.data_place": "host"},

@@ -64,7 +64,10 @@ def test_every_leaf_matters(params):
     assert [jax.tree_util.keystr(path) for path, leaf in flat if jnp.abs(leaf).max() < 1e-6] == []
 
 
-@pytest.mark.parametrize("value", ["model.with_attention=true", "model.remat=true", 'model.scan_layers="on"'])
+@pytest.mark.parametrize(
+    "value",
+    ["model.with_attention=true", "model.remat=true", 'model.remat_keeps="costly"', 'model.scan_layers="on"'],
+)
 def test_what_only_the_unet_has_is_refused(value):
     with pytest.raises(ConfigError, match="is of the unet"):
         configs.load("swirl", configs.parse_overrides([value]))
