@@ -89,7 +89,7 @@ def ode(model):
     return OdeLikelihood(model, steps=5, tolerance=1e-3, trace="rademacher", dequantisation="decoder", samples=1)
 
 
-@pytest.mark.parametrize("at_once", [0, 4])
+@pytest.mark.parametrize("at_once", [pytest.param(0, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("estimator", ["bound", "importance_weighted", "ode"])
 def test_every_estimator_tells_each_image_its_own_label(estimator, told, at_once):

@@ -49,6 +49,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
         np.testing.assert_allclose(values, expected[what], rtol=5e-5, atol=1e-6, err_msg=what)
 
 
+@pytest.mark.slow
 def test_the_number_does_not_depend_on_devices_or_batches(of_one_process):
     first = results(of_one_process, "1 devices, batch 61")
     assert first["bpd"].shape == (2, 61)

@@ -65,7 +65,8 @@ def two(params):
     return trained(params)
 
 
-@pytest.mark.parametrize("which", [pytest.param("params", marks=pytest.mark.slow), "two"])
+@pytest.mark.slow  # thousands of draws of the bound
+@pytest.mark.parametrize("which", ["params", "two"])
 @pytest.mark.parametrize("label", [0, None])
 def test_the_probabilities_that_the_bound_stands_for_are_no_more_than_one(which, label, request):
     """exp(-bound) is at most the probability of an image, and there are sixteen images in all."""

@@ -41,7 +41,7 @@ def test_the_draws_of_the_released_cifar10_evaluation():
 @pytest.mark.parametrize(
     ("gamma_type", "timesteps"),
     [
-        ("learnable_nnet", 0),
+        pytest.param("learnable_nnet", 0, marks=pytest.mark.slow),
         ("fixed", 7),
         pytest.param("fixed", 0, marks=pytest.mark.slow),
         pytest.param("learnable_scalar", 7, marks=pytest.mark.slow),
