@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import configs
@@ -20,7 +20,8 @@ from pipelines import run_dir
 from pipelines.launch.with_parent import ending_with_parent
 from pipelines.planning import accelerators, prices
 from pipelines.planning.accelerators import Accelerator
-from pipelines.planning.report import Plan, PlanRanking, rank, words_of
+from pipelines.planning.compile import ANSWER
+from pipelines.planning.report import Plan, PlanRanking, quickest_changes, rank, words_of
 from pipelines.progress import tell, telling
 from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError, VdmError
@@ -85,26 +86,37 @@ def plan_slice(config: Config, accelerator: Accelerator, quick: bool, ways: bool
     """Return the plan of a slice, with a remedy if the config does not fit as it is, and the other ways if asked."""
     plan = plan_step(config, accelerator, quick)
     if not plan.fits:
-        plan = replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
-    if ways and config.model.network == "unet":
-        plan = replace(plan, other_ways=tuple(_other_ways(config, plan)))
-    return plan
+        try:
+            plan = replace(plan, remedy=_smallest_remedy(config, plan, larger_slices))
+        except VdmError as error:
+            plan = _not_lost(plan, error)
+    for changes in _other_kinds_of_remat(config, plan) if ways else ():
+        try:
+            found = _with_fewest_microbatches(config, plan_step(config, accelerator, quick, changes))
+        except VdmError as error:
+            plan = _not_lost(plan, error)
+            continue
+        if found is not None:
+            plan = replace(plan, other_ways=(*plan.other_ways, found))
+    return replace(plan, quickest=quickest_changes(plan))
 
 
-def _other_ways(config: Config, plan: Plan) -> Iterator[Plan]:
-    """Yield what fits of the kinds of remat that the plan does not have, each with the fewest microbatches."""
-    accelerator = accelerators.find(plan.accelerator)
+def _not_lost(plan: Plan, error: VdmError) -> Plan:
+    """Return a plan, which took minutes, with what could not be found out besides."""
+    tell("plan", f"{error}; going on without")
+    return replace(plan, failed=(*plan.failed, str(error)))
+
+
+def _other_kinds_of_remat(config: Config, plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield the changes that give each kind of remat which the plan, or else its remedy, does not have."""
+    if config.model.network != "unet":
+        return
     planned = configs.override(config, (plan.usable or plan).changes).model
     for remat, keeps in (False, planned.remat_keeps), (True, "costly"), (True, "nothing"):
-        if remat == planned.remat and keeps == planned.remat_keeps:
-            continue
-        values = {"model.remat": remat, "model.remat_keeps": keeps}
-        own = {"model.remat": config.model.remat, "model.remat_keeps": config.model.remat_keeps}
-        changes = {key: value for key, value in values.items() if value != own[key]}
-        found = plan_step(config, accelerator, plan.quick, changes)
-        found = found if found.fits else _with_microbatches(config, accelerator, found)
-        if found is not None:
-            yield found
+        if (remat, keeps) != (planned.remat, planned.remat_keeps):
+            values = {"model.remat": remat, "model.remat_keeps": keeps}
+            own = {"model.remat": config.model.remat, "model.remat_keeps": config.model.remat_keeps}
+            yield {key: value for key, value in values.items() if value != own[key]}
 
 
 def check_libtpu() -> None:
@@ -123,10 +135,12 @@ def plan_step(
     changes = dict(changes or {})
     changed = configs.override(config, changes)
     words = f" with {words_of(changes)}" if changes else ""
-    if changed.train.batch_size % accelerator.num_devices:
+    if changed.train.batch_size % _least_batch(changed, accelerator):
+        parts = changed.train.microbatches
         raise ConfigError(
             f"train.batch_size={changed.train.batch_size} does not divide over the {accelerator.num_devices} devices "
-            f"of {accelerator.name}: use a multiple of {accelerator.num_devices}"
+            f"of {accelerator.name}{f' x {parts} microbatches' if parts > 1 else ''}: use a multiple of "
+            f"{_least_batch(changed, accelerator)}"
         )
     with telling(partial(tell, "plan"), f"compiling {config.name} for {accelerator.name}{words}", 60.0):
         answer = _compile(changed, accelerator, quick)
@@ -159,6 +173,11 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
     )
 
 
+def _least_batch(config: Config, accelerator: Accelerator) -> int:
+    """Return the batch of one image for each microbatch of each device."""
+    return accelerator.num_devices * config.train.microbatches
+
+
 def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan | None:
     """Return the first plan that fits of those that cost and change the least first.
 
@@ -166,11 +185,11 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
     smaller parts; bfloat16 changes it more; a larger slice is the last resort.
     """
     accelerator, last = accelerators.find(refused.accelerator), refused
-    if not config.model.remat and config.model.network == "unet":
-        last = plan_step(config, accelerator, refused.quick, {"model.remat": True})
+    for changes in _more_remat(config):
+        last = plan_step(config, accelerator, refused.quick, changes)
         if last.fits:
             return last
-    found = _with_microbatches(config, accelerator, last)
+    found = _with_fewest_microbatches(config, last)
     if found is None and config.train.compute_dtype == "float32":
         changes = last.changes | {"train.compute_dtype": "bfloat16"}
         if parts := microbatches(config, accelerator):
@@ -179,8 +198,8 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
     if found is not None and found.fits:
         return found
     larger = accelerators.next_larger(accelerator) if larger_slices else None
-    while larger is not None and config.train.batch_size % larger.num_devices == 0:
-        for changes in ({}, {"model.remat": True}):
+    while larger is not None and config.train.batch_size % _least_batch(config, larger) == 0:
+        for changes in ({}, *_more_remat(config)):
             plan = plan_step(config, larger, refused.quick, changes)
             if plan.fits:
                 return plan
@@ -188,18 +207,28 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
     return None
 
 
-def _with_microbatches(config: Config, accelerator: Accelerator, refused: Plan) -> Plan | None:
-    """Return the plan with the fewest microbatches that fits, beside the changes of one that does not."""
-    last, of_last = refused, config.train.microbatches
-    for parts in microbatches(config, accelerator):
+def _more_remat(config: Config) -> list[dict[str, Any]]:
+    """Return the changes, at most one, with which less is kept for the backward pass."""
+    if config.model.network != "unet":
+        return []
+    if not config.model.remat:
+        return [{"model.remat": True}]
+    return [{"model.remat_keeps": "nothing"}] if config.model.remat_keeps != "nothing" else []
+
+
+def _with_fewest_microbatches(config: Config, plan: Plan) -> Plan | None:
+    """Return the plan if it fits, else the one with the fewest microbatches beside its changes that does."""
+    accelerator = accelerators.find(plan.accelerator)
+    last, of_last = plan, config.train.microbatches
+    for parts in [] if plan.fits else microbatches(config, accelerator):
         # Half the memory is the most that doubling the parts saves: what needs more is not worth the compiler's time.
         if last.peak_bytes_per_device * of_last / parts > 2 * last.hbm_bytes_per_device:
             continue
-        changes = refused.changes | {"train.microbatches": parts}
-        last, of_last = plan_step(config, accelerator, refused.quick, changes), parts
+        changes = plan.changes | {"train.microbatches": parts}
+        last, of_last = plan_step(config, accelerator, plan.quick, changes), parts
         if last.fits:
-            return last
-    return None
+            break
+    return last if last.fits else None
 
 
 def microbatches(config: Config, accelerator: Accelerator) -> list[int]:
@@ -227,21 +256,30 @@ def request(config: Config, accelerator: Accelerator, quick: bool = False) -> di
 
 
 def _compile(config: Config, accelerator: Accelerator, quick: bool) -> dict[str, Any]:
+    what = f"the step of {config.name}", f"for {accelerator.name}"
+    return _answer(json.dumps(request(config, accelerator, quick)), *what)
+
+
+@cache  # a way that is looked at twice takes minutes once
+def _answer(request: str, step: str, where: str) -> dict[str, Any]:
+    """Return what the process that compiles answers to a request."""
     try:
         done = subprocess.run(
             ending_with_parent(COMPILER),
-            input=json.dumps(request(config, accelerator, quick)),
+            input=request,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_COMPILE_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
         hours = _COMPILE_TIMEOUT_S / 3600
-        raise VdmError(
-            f"the step of {config.name} is not compiled for {accelerator.name} after {hours:.0f} hours: try --quick"
-        ) from None
+        raise VdmError(f"{step} is not compiled {where} after {hours:.0f} hours: try --quick") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise VdmError(f"the step of {config.name} does not compile for {accelerator.name}: {lines[-1]:.300}")
-    return json.loads(done.stdout.splitlines()[-1])
+        raise VdmError(f"{step} does not compile {where}: {lines[-1]:.300}")
+    for line in reversed(done.stdout.splitlines()):
+        if line.startswith(ANSWER):
+            return json.loads(line.removeprefix(ANSWER))
+    raise VdmError(f"{step} does not compile {where}: the compiler ended without an answer")

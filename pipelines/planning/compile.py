@@ -1,19 +1,22 @@
 """Compile a training step for a TPU slice that is not here; run by `vdm plan` in a process of its own.
 
-Reads one request as JSON on stdin and writes the answer as the last line of stdout. A process of its own, because the
-variables below must be set before jax is imported, and because it gives back gigabytes when it ends.
+Reads one request as JSON on stdin and writes the answer as a line of stdout that begins with ANSWER. A process of its
+own, because the variables below must be set before jax is imported, and because it gives back gigabytes when it ends.
 """
 
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections import Counter
 from typing import Any
 
+from pipelines.launch.with_parent import DEATH_SIGNAL
 from pipelines.quiet import NO_TPU_HERE
 
+ANSWER = "answer: "
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -51,6 +54,7 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     from pipelines.planning.work import count_work
     from vdm_lib.train import abstract_trained_state, make_train_step
 
+    parent = os.getppid()
     config = configs.from_json(request["config"], "config")
     here = Mesh(np.asarray(jax.devices()[:1]), ("data",))
     images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
@@ -63,6 +67,10 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=request["topology"], **request["options"]
     ).devices
+    # libtpu ignores it, and then the death of the process that asked would end nothing.
+    signal.signal(DEATH_SIGNAL, signal.SIG_DFL)
+    if os.getppid() != parent:
+        sys.exit("the process that asked is gone")
     mesh = Mesh(np.asarray(devices), ("data",))
     lowered = make_train_step(config, mesh).lower(abstract_trained_state(config, mesh), *inputs)
     try:
@@ -94,4 +102,4 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     os.environ.update(_ENVIRONMENT)
-    print(json.dumps(compile_step(json.loads(sys.stdin.read()))))
+    print(ANSWER + json.dumps(compile_step(json.loads(sys.stdin.read()))))

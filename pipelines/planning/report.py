@@ -32,6 +32,9 @@ class Plan:
             None if it does not say.
         quick: the compiler made its least effort; the memory of `vdm train` there differs by up to a tenth.
         remedy: if it does not fit, the smallest change found that does, compiled as well.
+        failed: what was to be compiled besides and could not, with the reasons.
+        quickest: of this or its remedy and the other ways, the changes of the one that the compiler takes for the
+            quickest; None if nothing was compared.
         other_ways: if asked for, what fits with other kinds of remat than this or its remedy has.
     """
 
@@ -54,19 +57,13 @@ class Plan:
     asked: dict[str, Any] = field(default_factory=dict)
     remedy: "Plan | None" = None
     other_ways: "tuple[Plan, ...]" = ()
+    failed: tuple[str, ...] = ()
+    quickest: dict[str, Any] | None = None
 
     @property
     def usable(self) -> "Plan | None":
         """Return this plan if it fits, else its remedy, None if there is none."""
         return self if self.fits else self.remedy
-
-    @property
-    def quickest(self) -> "Plan | None":
-        """Return what the compiler takes for the quickest of all ways on this slice; None without a comparison."""
-        ways = [plan for plan in (self.usable, *self.other_ways) if plan is not None and plan.cycles_estimated]
-        if len(ways) < 2 or len({plan.accelerator for plan in ways}) > 1:
-            return None
-        return min(ways, key=lambda plan: plan.cycles_estimated or 0)
 
     def __str__(self) -> str:
         """Return some lines for a person."""
@@ -89,12 +86,13 @@ class Plan:
                 )
         elif self.remedy is None:
             lines.append("  no change was found that makes it fit")
-        else:
+        if self.remedy is not None:
             lines += ["the smallest change found that fits:", str(self.remedy)]
+        lines += [f"not found out: {why}" for why in self.failed]
         for plan in self.other_ways:
             lines += ["another way:", str(plan)]
         if self.quickest is not None:
-            values = words_of(self.quickest.changes) or "the values asked for"
+            values = words_of(self.quickest) or "the values asked for"
             lines.append(f"the quickest of these by the compiler's estimate: {values}")
         return "\n".join(lines)
 
@@ -132,10 +130,20 @@ class PlanRanking:
         rows = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
         for plan in self.plans:
             rows += [
-                _row(each, each is plan.quickest) for each in (plan, plan.remedy, *plan.other_ways) if each is not None
+                _row(each, each.fits and each.changes == plan.quickest)
+                for each in (plan, plan.remedy, *plan.other_ways)
+                if each is not None
             ]
         rows += [f"| {self.config} | {name} | | {why} | | | | | | |" for name, why in self.refused.items()]
         return "\n".join(rows)
+
+
+def quickest_changes(plan: Plan) -> dict[str, Any] | None:
+    """Return what `Plan.quickest` is: cycles compare programs for one slice only."""
+    ways = [each for each in (plan.usable, *plan.other_ways) if each is not None and each.cycles_estimated]
+    if len(ways) < 2 or len({each.accelerator for each in ways}) > 1:
+        return None
+    return min(ways, key=lambda each: each.cycles_estimated or 0).changes
 
 
 def rank(config: str, plans: list[Plan], refused: dict[str, str]) -> PlanRanking:

@@ -6,6 +6,7 @@ from pipelines.memory import gigabytes, memory_bytes
 from pipelines.training.program import Program
 from vdm_lib.config import Config
 from vdm_lib.errors import MachineError
+from vdm_lib.model import loops_over_layers
 
 
 def check_fits(program: Program, config: Config, mesh: Mesh) -> None:
@@ -27,9 +28,11 @@ def advice(config: Config, mesh: Mesh) -> str:
     if each % parts == 0:
         knobs.append(f"train.microbatches={parts} ({each // parts} instead of {each // train.microbatches} images of "
                      f"a device at once)")  # fmt: skip
-    if not config.model.remat:
-        knobs.append("model.remat=true (activations formed twice, about a third more time)")
-    elif config.model.remat_keeps == "costly":
+    # Where layers are not looped over, on CPU, XLA forms nothing again: it finds it formed already.
+    looped = loops_over_layers(config.model)
+    if looped and not config.model.remat:
+        knobs.append("model.remat=true (activations formed twice, a fifth more work)")
+    elif looped and config.model.remat_keeps == "costly":
         knobs.append("model.remat_keeps=nothing (all activations of a block formed twice)")
     if train.shard == "replicated" and mesh.size > 1:
         knobs.append(f"train.shard=zero (3/4 of the state divided by {mesh.size} devices)")

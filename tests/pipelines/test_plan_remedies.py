@@ -1,11 +1,15 @@
 """What `vdm plan` changes, and in which order, when a config does not fit; the compiler is a stand-in."""
 
+import json
+import sys
+
 import pytest
 
 import configs
 from pipelines import command, plan
+from pipelines.planning import accelerators, compile
 from pipelines.planning.report import rank
-from vdm_lib.errors import ConfigError
+from vdm_lib.errors import ConfigError, VdmError
 
 ANSWER = {
     "fits": True, "peak_bytes": 1, "collectives": {}, "compile_seconds": 0.0, "flops": 1.0, "bytes": 1.0, "cycles": None
@@ -78,7 +82,7 @@ def test_ways_are_compared_by_the_cycles_that_the_compiler_estimates(monkeypatch
     without, costly = found.other_ways
     assert without.changes == {"model.remat": False, "train.microbatches": 8}
     assert costly.changes == {"model.remat_keeps": "costly", "train.microbatches": 2}
-    assert found.quickest is costly
+    assert found.quickest == costly.changes
     assert "quickest of these by the compiler's estimate: model.remat_keeps=costly train.microbatches=2" in str(found)
     assert "384 million cycles a step" in str(found)
     cycles = [row.split("|")[8].strip() for row in rank("cifar10_aug", [found], {}).markdown().splitlines()[2:]]
@@ -91,15 +95,79 @@ def test_the_other_ways_of_what_has_no_remat_and_of_a_remedy(monkeypatch):
     assert [each.changes for each in found.other_ways] == [
         {"model.remat": True, "model.remat_keeps": "costly"}, {"model.remat": True}
     ]  # fmt: skip
-    assert found.quickest is found
+    assert found.quickest == {}
     assert "by the compiler's estimate: the values asked for" in str(found)
     assert plan.run_checked(configs.load("swirl"), "v3-8", ways=True).other_ways == (), "there is no remat"
     needed = {(False, 1, "float32"): 17.0, ("costly", 1, "float32"): 17.0, ("costly", 2, "float32"): 17.0}
     monkeypatch.setattr(plan, "_compile", _compiler(needed, []))
     remedied = plan.run_checked(configs.load("cifar10"), "v3-8", ways=True)
     assert remedied.remedy is not None and remedied.remedy.changes == {"model.remat": True}
-    assert remedied.quickest is not None
-    assert remedied.quickest.changes == {"train.microbatches": 2}
+    assert remedied.quickest == {"train.microbatches": 2}
+
+
+def test_remat_that_keeps_less_is_tried_first(monkeypatch):
+    asked: list = []
+    monkeypatch.setattr(plan, "_compile", _compiler({("costly", 1, "float32"): 17.0}, asked))
+    changes = {"model.remat": True, "model.remat_keeps": "costly"}
+    found = plan.run_checked(configs.load("cifar10", changes), "v3-8")
+    assert found.remedy is not None and found.remedy.changes == {"model.remat_keeps": "nothing"}
+    assert len(asked) == 2
+
+
+def test_a_larger_slice_gets_no_remat_where_there_is_none(monkeypatch):
+    asked: list = []
+
+    def answer(config, accelerator, quick):
+        asked.append((accelerator.name, config.model.remat))
+        return ANSWER | {"fits": False, "peak_bytes": 2**40}
+
+    monkeypatch.setattr(plan, "_compile", answer)
+    found = plan.run_checked(configs.load("swirl"), "v2-8")
+    assert found.remedy is None and found.failed == ()
+    assert not any(remat for _, remat in asked)
+    # Nor is one asked for that cannot share the batch with the microbatches there.
+    asked.clear()
+    plan.run_checked(configs.load("cifar10", {"train.microbatches": 16}), "v3-8")
+    assert {name for name, _ in asked} == {"v3-8"}
+
+
+def test_what_is_found_is_not_lost_for_a_compilation_that_fails(monkeypatch, capsys):
+    def answer(config, accelerator, quick):
+        if not config.model.remat or config.train.microbatches > 1:
+            raise VdmError("exit code -9")
+        return ANSWER | {"fits": config.model.remat_keeps == "nothing", "peak_bytes": 2**34}
+
+    monkeypatch.setattr(plan, "_compile", answer)
+    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8", ways=True)
+    assert found.fits
+    assert found.failed == ("exit code -9", "exit code -9")
+    assert "not found out: exit code -9" in str(found)
+    assert "plan: exit code -9; going on without" in capsys.readouterr().err
+    without_remedy = plan.run_checked(configs.load("cifar10_aug", {"model.remat_keeps": "costly"}), "v3-8")
+    assert without_remedy.remedy is not None and without_remedy.failed == ()
+    monkeypatch.setattr(plan, "_more_remat", lambda _: [{"model.remat": False}])
+    without_remedy = plan.run_checked(configs.load("cifar10_aug", {"model.remat_keeps": "costly"}), "v3-8")
+    assert without_remedy.remedy is None and without_remedy.failed == ("exit code -9",)
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        "sys.stdout.write('hello')", "pass", "print('{}')", "sys.stdout.buffer.write(b'\\xff\\n')",
+        "sys.stderr.buffer.write(b'\\xff\\n'); sys.exit(1)",
+    ],
+)  # fmt: skip
+def test_a_compiler_that_says_something_else_is_one_line(monkeypatch, writes):
+    monkeypatch.setattr(plan, "COMPILER", (sys.executable, "-c", f"import sys; sys.stdin.read(); {writes}"))
+    with pytest.raises(VdmError, match="the step of debug does not compile for v3-8: "):
+        plan.plan_step(configs.load("debug"), accelerators.find("v3-8"))
+
+
+def test_lines_of_others_around_the_answer_are_passed_over(monkeypatch):
+    writes = f"import sys; print('hello'); print({compile.ANSWER + json.dumps(ANSWER)!r}); print('goodbye')"
+    monkeypatch.setattr(plan, "COMPILER", (sys.executable, "-c", writes))
+    config = configs.load("debug", {"train.seed": 77})  # an answer is kept
+    assert plan.plan_step(config, accelerators.find("v3-8")).peak_bytes_per_device == 1
 
 
 def test_the_least_effort_compares_nothing(capsys):

@@ -107,12 +107,15 @@ def test_too_little_memory_is_said_with_numbers_before_the_first_step(digits_dir
 def test_an_allocation_that_fails_names_the_knobs():
     config, mesh = configs.load("debug"), make_mesh()
     advice = partial(memory.advice, config, mesh)
-    message = r"out of memory \(.*set train.microbatches=2 \(8 instead of 16 .*remat"
+    message = r"out of memory \(.*set train.microbatches=2 \(8 instead of 16 "
     with pytest.raises(MachineError, match=message), out_of_memory_explained(mesh, advice):
         # More than any address space holds.
         jax.jit(lambda: jax.numpy.zeros((1 << 24, 1 << 24)) + 1)().block_until_ready()
     train = dataclasses.replace(config.train, microbatches=16)
-    costly = configs.load("debug", {"model.remat": True, "model.remat_keeps": "costly"})
+    assert "remat" not in memory.advice(config, mesh), "it saves nothing where layers are not looped over"
+    looped = {"model.scan_layers": "on"}
+    assert "model.remat=true" in memory.advice(configs.load("debug", looped), mesh)
+    costly = configs.load("debug", looped | {"model.remat": True, "model.remat_keeps": "costly"})
     assert "model.remat_keeps=nothing" in memory.advice(costly, mesh)
     assert "microbatches" not in memory.advice(dataclasses.replace(config, train=train), mesh)
     with pytest.raises(ValueError, match="something else"), out_of_memory_explained(mesh, advice):
