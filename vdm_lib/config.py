@@ -106,7 +106,7 @@ class ModelConfig:
     label_dropout: float = 0.0
     """Share of the training images whose label is withheld, so that the model can also do without and be guided."""
     remat: bool = False
-    """Form activations again in the backward pass instead of keeping them, where layers are looped over: less memory."""
+    """Form activations again in the backward pass instead of keeping them, where layers are looped over."""
     remat_keeps: RematKeeps = "nothing"
     """What remat keeps of a block after all: nothing, or what is costly to form again, the result of the first
     convolution and the dropout mask."""
