@@ -74,7 +74,7 @@ class Plan:
             f"{self.config} on {self.accelerator}{words}: {'fits' if self.fits else 'does not fit'}, {memory}",
             f"  {self.flops_per_step / 1e12:,.4g} TFLOP a step; at best {_seconds(self.step_seconds_roofline)} a step "
             f"({self.bound} bound, a roofline and no measurement)",
-            f"  at best {_at_least_1(self.train_hours_roofline, '')} hours for all steps; {self._price()}",
+            f"  at best {_hours(self.train_hours_roofline)} for all steps; {self._price()}",
         ]
         if self.fits:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.collectives.items())) or "none"
@@ -99,9 +99,8 @@ class Plan:
     def _price(self) -> str:
         if self.price_usd_roofline is None:
             return "no price: pipelines/planning/accelerator_prices.toml has none for this generation"
-        return (
-            f"{_at_least_1(self.price_usd_roofline, '$')} by the price file of {self.prices_as_of}, which is no quote"
-        )
+        price = f"${self.price_usd_roofline:,.0f}" if self.price_usd_roofline >= 1 else "under $1"
+        return f"{price} by the price file of {self.prices_as_of}, which is no quote"
 
 
 @dataclass(frozen=True)
@@ -174,8 +173,8 @@ def words_of(changes: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items())
 
 
-def _at_least_1(value: float, unit: str) -> str:
-    return f"{unit}{value:,.0f}" if value >= 1 else f"under {unit}1"
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f} hours" if hours >= 1 else "under an hour"
 
 
 def _gib(num_bytes: int) -> str:
