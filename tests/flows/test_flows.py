@@ -90,6 +90,7 @@ def key(place: Path, kind: str) -> str:
     return f"{kind}-{slug(parameters(place)['workdir'])}"
 
 
+@pytest.mark.slow
 def test_the_pipeline_goes_from_data_to_a_promoted_model(place):
     run = Path(parameters(place)["workdir"])
     assert run_view.checkpoint_steps(str(run)) == [3, 6]
@@ -100,6 +101,7 @@ def test_the_pipeline_goes_from_data_to_a_promoted_model(place):
     assert promoted.startswith(f"{best:08d}-")
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(place, monkeypatch):
     monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
     before = sorted(path for path in place.rglob("*") if path.is_file())
@@ -110,6 +112,7 @@ def test_what_is_done_is_not_done_again(place, monkeypatch):
     assert table.count("| Skipped |") == 4
 
 
+@pytest.mark.slow
 def test_the_table_has_bpd_with_its_error_and_the_difference_to_the_best(place):
     rows = json.loads(artifact(key(place, "bpd")).data)
     assert [row["step"] for row in rows] == [6, 3]
@@ -117,6 +120,7 @@ def test_the_table_has_bpd_with_its_error_and_the_difference_to_the_best(place):
     assert sorted("best" in row["difference to the best"] for row in rows) == [False, True]
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_curve_and_the_samples(place):
     report = artifact(key(place, "report")).data
     assert report.count("data:image/png;base64,") == 2
@@ -126,6 +130,7 @@ def test_the_report_shows_the_curve_and_the_samples(place):
     assert "promoted" in artifact(key(place, "export")).data
 
 
+@pytest.mark.slow
 def test_a_secret_of_the_environment_is_in_no_log_error_or_artifact(place, monkeypatch, caplog):
     monkeypatch.setenv("PLANTED_API_KEY", SECRET)
     code = "import os, sys; print('key', os.environ['PLANTED_API_KEY']); sys.exit(3)"
@@ -169,6 +174,7 @@ print('{{"done": true}}')
         assert tries.read_text() == "x"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_worse_by_more_than_two_errors_is_announced(place, monkeypatch):
     good, bad = run_view.reports(parameters(place)["workdir"])
     events: list[dict[str, Any]] = []
@@ -186,12 +192,14 @@ def test_a_checkpoint_that_is_worse_by_more_than_two_errors_is_announced(place, 
     assert events[0]["payload"]["best_step"] == good.step and events[0]["payload"]["step"] == 9
 
 
+@pytest.mark.slow
 def test_nothing_new_is_skipped(place):
     state = vdm_eval(workdir=parameters(place)["workdir"], return_state=True)
     assert (state.name, state.is_completed()) == ("Skipped", True)
     assert vdm_eval(runs=str(place / "no-such"), return_state=True).name == "Skipped"
 
 
+@pytest.mark.slow
 def test_one_broken_run_does_not_keep_the_others_from_their_evaluation(place, tmp_path, monkeypatch):
     # Where there is no data/digits, whatever lies in the directory that the tests are run from.
     monkeypatch.chdir(tmp_path)
@@ -207,6 +215,7 @@ def test_one_broken_run_does_not_keep_the_others_from_their_evaluation(place, tm
 
 
 @pytest.mark.slow  # exports a second model
+@pytest.mark.slow
 def test_a_worse_model_is_not_promoted_and_the_run_says_so(place, tmp_path):
     run = parameters(place)["workdir"]
     (bundle,) = (Path(run) / "export").iterdir()
@@ -261,6 +270,7 @@ def test_a_tpu_training_checks_the_slice_before_anything_is_created(monkeypatch)
         vdm_train(**{**given, "workdir": "gs://b/run"}, tpu=tpu, **batch)
 
 
+@pytest.mark.slow
 def test_a_run_directory_of_another_config_is_refused(place, monkeypatch):
     monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
     given = parameters(place)
@@ -268,6 +278,7 @@ def test_a_run_directory_of_another_config_is_refused(place, monkeypatch):
         vdm_train("debug", {"model.n_embd": 96}, data=given["data"], workdir=given["workdir"])
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_train_in_one_run_directory(place, monkeypatch):
     monkeypatch.setattr("flows.job.LocalProcess.run", lambda *_: pytest.fail("a job was started"))
     given = parameters(place)

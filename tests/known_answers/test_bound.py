@@ -40,9 +40,10 @@ def test_the_bound_falls_to_continuous_time_with_the_first_order():
     assert gaps[0] / gaps[1] == pytest.approx(2.0, rel=0.25)
 
 
+@pytest.mark.slow  # sixty measurements each
 @pytest.mark.parametrize(
     ("how", "passes"),
-    [pytest.param(PLAIN, 2, marks=pytest.mark.slow), (FITTED, 2), pytest.param(FITTED, 4, marks=pytest.mark.slow)],
+    [(PLAIN, 2), (FITTED, 2), (FITTED, 4)],
 )
 def test_the_stated_error_is_the_spread_over_seeds(how, passes):
     known, seeds = KNOWN["mixture in 2-D"], 60

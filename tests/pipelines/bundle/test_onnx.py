@@ -21,6 +21,7 @@ def run_writer(bundle):
 
 
 @needs_jax2onnx
+@pytest.mark.slow
 def test_the_network_as_onnx_is_that_of_the_model(copy):
     run_writer(copy)
     (difference,) = run_checks(copy, ["onnxruntime"]).max_difference.values()
