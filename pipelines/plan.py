@@ -181,7 +181,7 @@ def _least_batch(config: Config, accelerator: Accelerator) -> int:
 def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan | None:
     """Return the first plan that fits of those that cost and change the least first.
 
-    Remat changes no result and costs a third more work; microbatches change it to rounding and leave the devices
+    Remat changes no result and costs a fifth more work; microbatches change it to rounding and leave the devices
     smaller parts; bfloat16 changes it more; a larger slice is the last resort.
     """
     accelerator, last = accelerators.find(refused.accelerator), refused

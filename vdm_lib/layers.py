@@ -67,5 +67,5 @@ def _with_layers_apart(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # Programs of one leaf each: one of all leaves of a state would take a TPU's compiler minutes.
-_stack = jax.jit(lambda leaves: jnp.stack(leaves))
+_stack = jax.jit(jnp.stack)
 _unstack = jax.jit(lambda leaf: [leaf[i] for i in range(leaf.shape[0])])

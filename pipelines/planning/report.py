@@ -80,10 +80,8 @@ class Plan:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.collectives.items())) or "none"
             how = " with the least effort: the memory of training differs by up to a tenth" if self.quick else ""
             lines.append(f"  between devices: {kinds}; compiled in {self.compile_seconds:.0f} s{how}")
-            if self.cycles_estimated is not None and not self.quick:
-                lines.append(
-                    f"  {self.cycles_estimated / 1e6:,.4g} million cycles a step by the compiler's own estimate"
-                )
+            if cycles := _million_cycles(self):
+                lines.append(f"  {cycles} million cycles a step by the compiler's own estimate")
         elif self.remedy is None:
             lines.append("  no change was found that makes it fit")
         if self.remedy is not None:
@@ -157,8 +155,7 @@ def rank(config: str, plans: list[Plan], refused: dict[str, str]) -> PlanRanking
 
 def _row(plan: Plan, quickest: bool) -> str:
     price = plan.price_usd_roofline
-    cycles = "" if plan.cycles_estimated is None or plan.quick else f"{plan.cycles_estimated / 1e6:,.4g}"
-    cycles = f"**{cycles}**" if quickest else cycles
+    cycles = f"**{_million_cycles(plan)}**" if quickest else _million_cycles(plan)
     cells = (
         plan.config, plan.accelerator, words_of(plan.asked | plan.changes) or "as it is", "yes" if plan.fits else "no",
         f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.4g}",
@@ -171,6 +168,11 @@ def _row(plan: Plan, quickest: bool) -> str:
 def words_of(changes: Mapping[str, Any]) -> str:
     """Return values as they are given on the command line."""
     return " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changes.items())
+
+
+def _million_cycles(plan: Plan) -> str:
+    """Return '' also for the least effort, whose programs are slower than what is trained."""
+    return "" if plan.cycles_estimated is None or plan.quick else f"{plan.cycles_estimated / 1e6:,.4g}"
 
 
 def _hours(hours: float) -> str:

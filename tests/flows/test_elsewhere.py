@@ -19,9 +19,10 @@ from tests.beam_jobs.test_dataflow import executing, service_account, serving
 from tests.pipelines.launch.conftest import fake, gcloud_home  # noqa: F401
 from tests.pipelines.launch.fake_tpu import FakeTpu
 from tests.pipelines.launch.launching import HERE as LAUNCH
-from tests.pipelines.launch.launching import needs_gcloud, wait_for
+from tests.pipelines.launch.launching import needs_gcloud
 from tests.pipelines.launch.test_ssh_hosts import HOSTS
 from tests.pipelines.launch.test_two_workers_train import _free_port, _rows, _worker_environment
+from tests.processes import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("prefect_server")]
 LONG = {"train.steps": 1_000_000, "train.log_every": 1, "train.checkpoint_every": 5}

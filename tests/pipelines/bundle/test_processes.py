@@ -1,25 +1,17 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from pipelines.bundle.processes import Processes
+from tests.processes import is_alive
 
 FOREVER = "import pathlib, sys, threading; pathlib.Path(sys.argv[1]).touch(); threading.Event().wait()"
 
 
 def python(program, *words):
     return [sys.executable, "-S", "-c", program, *map(str, words)]
-
-
-def is_alive(pid):
-    """Whether a process runs; one that has ended stays in the table until somebody asks for its exit code."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_output_and_exit_code_come_back(tmp_path):

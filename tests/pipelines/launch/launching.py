@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,16 +17,10 @@ from pipelines.launch.tpu_pod import TpuPod
 from pipelines.launch.tpu_request import TpuRequest
 from pipelines.launch.watch import Patience
 from tests.pipelines.launch.fake_tpu import PROJECT, FakeTpu
+from tests.processes import wait_for
 
 HERE = Path(__file__).parent
 needs_gcloud = pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not on PATH: these need the CLI")
-
-
-def wait_for(condition: Callable[[], object], what: str, limit_s: float = 60.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come within {limit_s:.0f} s"
-        time.sleep(0.02)
 
 
 def later(condition: Callable[[], object], action: Callable[[], object]) -> threading.Thread:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.launch.launching import wait_for
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells of a parent's death")
 PROGRAM = """

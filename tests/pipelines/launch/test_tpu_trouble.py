@@ -14,7 +14,8 @@ from pipelines.launch.crew import Crew
 from pipelines.launch.errors import LaunchError
 from pipelines.launch.remote import GcloudRemote
 from tests.pipelines.launch.fake_tpu import FakeTpu
-from tests.pipelines.launch.launching import Launch, later, needs_gcloud, wait_for
+from tests.pipelines.launch.launching import Launch, later, needs_gcloud
+from tests.processes import wait_for
 
 pytestmark = [needs_gcloud, pytest.mark.slow, pytest.mark.timeout(900)]
 

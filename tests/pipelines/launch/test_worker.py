@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.launch import worker
-from tests.pipelines.launch.launching import wait_for
+from tests.processes import wait_for
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
