@@ -11,6 +11,7 @@ from pipelines.place import check_picture
 from pipelines.progress import Progress
 from pipelines.sampling.results import SampleResult
 from vdm_lib import sampling
+from vdm_lib.compiler import compiler_options
 from vdm_lib.errors import ConfigError
 from vdm_lib.images import picture, write_png
 from vdm_lib.labels import Wanted, labels_to_draw
@@ -82,7 +83,8 @@ def _draw(
 
     with Progress("vdm sample", total=steps, unit="step") as progress:
         progress.say(f"{num:,} images of {steps:,} steps; the first step compiles")
-        step = jax.jit(advance, donate_argnums=1).lower(params, *jax.eval_shape(begin), np.int32(0)).compile()
+        jitted = jax.jit(advance, donate_argnums=1, compiler_options=compiler_options(one_device()))
+        step = jitted.lower(params, *jax.eval_shape(begin), np.int32(0)).compile()
         check_program_fits(step, one_device(), advice)
         chain, key_steps = jax.jit(begin)()
         progress.begin()

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vdm_lib.augment import augment
+from vdm_lib.compiler import compiler_options
 from vdm_lib.config import Config
 from vdm_lib.labels import withhold_labels
 from vdm_lib.layers import stack_layers, unstack_layers
@@ -176,4 +177,5 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
         in_shardings=(shardings, *inputs),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )

@@ -13,6 +13,7 @@ from pipelines.memory import check_program_fits, one_device, out_of_memory_expla
 from pipelines.place import check_picture
 from pipelines.progress import Progress
 from pipelines.sampling.told import Told, check_class, of_samples
+from vdm_lib.compiler import compiler_options
 from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
@@ -78,7 +79,8 @@ class Setting:
         """
         with Progress(self.request.command, total=num_steps, unit="step") as progress:
             progress.say(f"{num_steps:,} steps; the first one compiles")
-            step = jax.jit(body, donate_argnums=1).lower(params, state, np.int32(0)).compile()
+            jitted = jax.jit(body, donate_argnums=1, compiler_options=compiler_options(one_device()))
+            step = jitted.lower(params, state, np.int32(0)).compile()
             check_program_fits(step, one_device(), _ADVICE)
             # What the caller holds may be part of the state twice, which cannot be donated.
             state = jax.tree.map(lambda leaf: leaf.copy(), state)

@@ -6,6 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
+from vdm_lib.compiler import compiler_options
 from vdm_lib.config import Config
 from vdm_lib.images import picture
 from vdm_lib.labels import labels_to_draw
@@ -33,6 +34,7 @@ class Pictures:
                 model, params, jax.random.key(seed), train.sample_images, train.sample_steps, labels=labels
             ),
             out_shardings=whole,
+            compiler_options=compiler_options(mesh),
         )
         self._gamma = jax.jit(lambda params, t: model.gamma(params, t), out_shardings=whole)
 

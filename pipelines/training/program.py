@@ -15,6 +15,7 @@ from jaxtyping import Array, Int
 
 from pipelines.memory import peak_bytes
 from pipelines.planning.work import count_work
+from vdm_lib.compiler import compiler_options
 from vdm_lib.config import Config
 from vdm_lib.feed import Feed
 from vdm_lib.sharding import replicated
@@ -67,7 +68,12 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     state, inputs = abstract_trained_state(config, mesh), feed.inputs(0)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     whole = replicated(mesh)
-    jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
+    jitted = jax.jit(
+        step,
+        out_shardings=(shardings, whole, whole),
+        donate_argnums=0,
+        compiler_options=compiler_options(mesh),
+    )
     compiled = jitted.lower(state, inputs, wishes).compile()
     seconds = time.monotonic() - started
     _return_freed_memory()

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int, Integer, Shaped
 
+from vdm_lib.compiler import compiler_options
 from vdm_lib.data import Split
 from vdm_lib.errors import DivergedError
 from vdm_lib.sharding import replicated, split_by_image
@@ -128,8 +129,11 @@ def _compiled(estimate: Estimate, mesh: Mesh, at_once: int) -> Callable[..., jax
 
     # Every process gets the whole result, so each of them knows the number.
     return jax.jit(
-        full_precision, in_shardings=(whole, by_image, by_image, by_image, by_image, whole), out_shardings=whole
-    )  # fmt: skip
+        full_precision,
+        in_shardings=(whole, by_image, by_image, by_image, by_image, whole),
+        out_shardings=whole,
+        compiler_options=compiler_options(mesh),
+    )
 
 
 def _place(values: np.ndarray, sharding: NamedSharding) -> jax.Array:

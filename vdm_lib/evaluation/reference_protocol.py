@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Integer, Shaped
 
+from vdm_lib.compiler import compiler_options
 from vdm_lib.config import Config, EvalConfig
 from vdm_lib.data import Split
 from vdm_lib.evaluate import Subject, check_data
@@ -63,7 +64,12 @@ def per_batch_bpd(
             return model.losses(params, images, conditioning, noise, labels=labels)
 
     whole, by_image = replicated(mesh), split_by_image(mesh)
-    compiled = jax.jit(terms, in_shardings=(whole, by_image, by_image, whole), out_shardings=whole)
+    compiled = jax.jit(
+        terms,
+        in_shardings=(whole, by_image, by_image, whole),
+        out_shardings=whole,
+        compiler_options=compiler_options(mesh),
+    )
     result = np.empty((NUM_BATCHES, 3))
     for batch, indices in enumerate(draw_indices(evaluation.seed, len(split.images), evaluation.batch_size)):
         key = jax.random.fold_in(jax.random.key(evaluation.seed), batch)
