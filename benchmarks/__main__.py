@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure
 from benchmarks.results import HEADER, kept, now, row, write
+from pipelines.freed_memory import keep_freed_memory
 from pipelines.quiet import keep_quiet
 
 NAMES = (
@@ -38,6 +39,7 @@ def main(words: list[str]) -> int:
     # Started processes keep their bytecode, as they do for a user; else imports are measured.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     keep_quiet()
+    keep_freed_memory()
     print(HEADER, flush=True)
     for name in given.names or NAMES:
         taken: list[Figure] = []

@@ -31,6 +31,7 @@ from pipelines.commands import (
     train,
 )
 from pipelines.compilation_cache import keep_compiled
+from pipelines.freed_memory import keep_freed_memory
 from pipelines.launch.signals import interrupt
 from pipelines.quiet import keep_quiet
 from vdm_lib.errors import ConfigError, VdmError
@@ -53,6 +54,9 @@ _MODULES = (
     plan,
     tpu,
 )
+
+# Commands that call the network again and again in this process.
+_OF_THE_NETWORK = ("train", "eval", "sample", "sample-quality")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -101,6 +105,8 @@ def program() -> NoReturn:
     """Be the process of the command."""
     _open_standard_streams()
     argv = sys.argv[1:]
+    if argv[:1] and argv[0] in _OF_THE_NETWORK:
+        keep_freed_memory()
     try:
         code = _run(argv)
     except KeyboardInterrupt:

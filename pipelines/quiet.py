@@ -19,7 +19,7 @@ NO_TPU_HERE = {
 }
 
 
-def _has_tpu() -> bool:
+def has_tpu() -> bool:
     """Return whether a chip of Google's is in this machine, or jax is told to look for one."""
     vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
     return "JAX_FORCE_TPU_INIT" in os.environ or any(v.read_text().strip() == _GOOGLE_PCI_VENDOR for v in vendors)
@@ -38,7 +38,7 @@ def _interrupt_soon() -> None:
 def keep_quiet() -> None:
     """Silence XLA's start-up lines, orbax's remarks and the late reports of its storage threads in this process."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if importlib.util.find_spec("libtpu") and not _has_tpu():
+    if importlib.util.find_spec("libtpu") and not has_tpu():
         for name, value in NO_TPU_HERE.items():
             os.environ.setdefault(name, value)
     logging.getLogger("absl").setLevel(logging.CRITICAL)
