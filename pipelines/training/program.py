@@ -68,13 +68,8 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     state, inputs = abstract_trained_state(config, mesh), feed.inputs(0)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     whole = replicated(mesh)
-    jitted = jax.jit(
-        step,
-        out_shardings=(shardings, whole, whole),
-        donate_argnums=0,
-        compiler_options=compiler_options(mesh),
-    )
-    compiled = jitted.lower(state, inputs, wishes).compile()
+    jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
+    compiled = jitted.lower(state, inputs, wishes).compile(compiler_options(mesh))
     seconds = time.monotonic() - started
     _return_freed_memory()
     if config.model.remat:
