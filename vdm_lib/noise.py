@@ -5,6 +5,7 @@ on the position in that row alone, but XLA compiles a draw in three or four dime
 """
 
 import math
+from functools import partial
 
 import jax
 from jaxtyping import Bool, Float
@@ -23,7 +24,13 @@ def image_normals(key: Key, indices: jax.Array, shape: tuple[int, ...]) -> Float
 
 
 def keep_masks(keys: jax.Array, rate: float, shape: tuple[int, ...]) -> Bool[jax.Array, "..."]:
-    """Return what dropout at this rate keeps for each key of an array: the numbers of `jax.random.bernoulli`."""
+    """Return what dropout at this rate keeps for each key of an array: the numbers of `jax.random.bernoulli`.
+
+    Keys of several blocks, [block, image], are drawn for block by block in a loop: all at once would go through more
+    memory than a CPU's cache holds.
+    """
+    if keys.ndim > 1:
+        return jax.lax.map(partial(keep_masks, rate=rate, shape=shape), keys)
     # Rows of channels: as one row a TPU copies the masks twice to give them their shape.
     size = (math.prod(shape[:-1]), shape[-1])
     masks = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, size))(keys.reshape(-1))
