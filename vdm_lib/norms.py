@@ -1,38 +1,41 @@
-"""Group norms in another order of summation: over the pixels first, then over the channels of a group.
+"""Group norms that sum over the pixels first, then over the channels of a group.
 
-Flax sums over both at once. XLA's CPU backend makes a loop without vectors of that, a fifth of the time of a network
-on 8x8 pixels that is only applied; and of the 512 channels on the way up a TPU's compiler makes a kernel that it takes
-for as long as a convolution. In a training step on CPU this order is far slower: benchmarks/NOTES.md.
+Flax's sums over both at once. XLA's CPU backend makes a loop without vectors of that, a tenth of an evaluation; and of
+the 512 channels on the way up a TPU's compiler makes a kernel that it takes for as long as a convolution.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def pixels_first() -> AbstractContextManager[None]:
-    """Return a context in which group norms sum over pixels first; results differ by float32 rounding alone."""
-    return nn.intercept_methods(_sum_pixels_first)
+class GroupNorm(nn.Module):
+    """The function, parameters and names of `flax.linen.GroupNorm`; results differ by float32 rounding alone."""
 
+    num_groups: int
+    """Groups of channels next to each other; their number divides that of the channels."""
+    epsilon: float = 1e-6
+    """Added to the variance of a group."""
+    dtype: Any = jnp.float32
+    """Type of the result; sums, means and variances are float32."""
 
-def _sum_pixels_first(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-    norm = context.module
-    if not isinstance(norm, nn.GroupNorm) or norm.num_groups is None or context.method_name != "__call__":
-        return call(*args, **kwargs)
-    (x,) = args
-    pixels, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *pixels c"]) -> Float[Array, "b *pixels c"]:
+        """Return (x - mean) / sqrt(variance + epsilon) * scale + bias, the statistics of an image and group."""
+        pixels, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
+        in_group = channels // self.num_groups
 
-    def of_group(values: jax.Array) -> jax.Array:
-        means = values.mean(pixels).reshape(-1, norm.num_groups, channels // norm.num_groups).mean(-1)
-        return jnp.repeat(means, channels // norm.num_groups, axis=-1).reshape(-1, *(1 for _ in pixels), channels)
+        def of_group(values: jax.Array) -> jax.Array:
+            means = values.mean(pixels).reshape(-1, self.num_groups, in_group).mean(-1)
+            return jnp.repeat(means, in_group, axis=-1).reshape(-1, *(1 for _ in pixels), channels)
 
-    in_float32 = x.astype(jnp.float32)
-    mean = of_group(in_float32)
-    variance = jnp.maximum(of_group(jnp.square(in_float32)) - jnp.square(mean), 0.0)
-    params = norm.variables["params"]
-    normal = (in_float32 - mean) * (jax.lax.rsqrt(variance + norm.epsilon) * params["scale"]) + params["bias"]
-    return normal.astype(norm.dtype or jnp.float32)
+        in_float32 = x.astype(jnp.float32)
+        mean = of_group(in_float32)
+        variance = jnp.maximum(of_group(jnp.square(in_float32)) - jnp.square(mean), 0.0)
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        normal = (in_float32 - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        return normal.astype(self.dtype)

@@ -19,7 +19,6 @@ from jaxtyping import Float, Float32
 from vdm_lib.compression.stack import seed_words
 from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM
-from vdm_lib.norms import pixels_first
 from vdm_lib.types import Params
 
 # Of one layer's activations.
@@ -75,8 +74,7 @@ class Network:
 
     def _compiled(self, size: int) -> Callable[..., jax.Array]:
         def eps_hat(params: Params, z: jax.Array, gamma: jax.Array) -> jax.Array:
-            with pixels_first():
-                return self.model.eps_hat(params, z, jnp.broadcast_to(gamma, (size,)), jnp.zeros(size))
+            return self.model.eps_hat(params, z, jnp.broadcast_to(gamma, (size,)), jnp.zeros(size))
 
         spec = jax.ShapeDtypeStruct((size, *self.model.data.image_shape), np.float32)
         with jax.default_device(self._device), jax.default_matmul_precision("float32"):
