@@ -1,7 +1,7 @@
 """The network of `cifar10` against the same network in PyTorch: a training step and an evaluation, batch 8, float32.
 
 It needs the group `.[bench]`; without it nothing is measured. Both are timed in turn, in processes of their own, so
-that neither's threads stand beside the other's.
+that neither's threads stand beside the other's; so are training and evaluation, as they are of our commands.
 """
 
 import importlib.util
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from benchmarks.figures import Figure, of_repetitions
 
@@ -22,21 +23,24 @@ def figures() -> Iterator[Figure]:
     if importlib.util.find_spec("torch") is None:
         print("yardstick: PyTorch is not here: pip install '.[bench]'", file=sys.stderr)
         return
-    rounds = [{name: _in_process(name) for name in ("jax_times", "torch_times")} for _ in range(ROUNDS)]
-    for what in ("training step", "evaluation"):
-        ours, theirs = (
-            [second for each in rounds for second in each[name][what]] for name in ("jax_times", "torch_times")
-        )
-        yield of_repetitions(f"{what}, cifar10's network, batch 8", ours, "s")
-        yield of_repetitions(f"{what} of the same network in PyTorch", theirs, "s")
-        ratios = [
-            statistics.median(each["jax_times"][what]) / statistics.median(each["torch_times"][what]) for each in rounds
-        ]
+    for what, ours, theirs in (
+        ("training step", "training_times", "torch_training_times"),
+        ("evaluation", "evaluation_times", "torch_evaluation_times"),
+    ):
+        rounds = [(_in_process(ours), _in_process(theirs)) for _ in range(ROUNDS)]
+        yield of_repetitions(f"{what}, cifar10's network, batch 8", [t for each, _ in rounds for t in each], "s")
+        yield of_repetitions(f"{what} of the same network in PyTorch", [t for _, each in rounds for t in each], "s")
+        ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in rounds]
         yield of_repetitions(f"{what}, PyTorch's time times", ratios, "x", bar="at most 1.1")
 
 
-def _in_process(name: str) -> dict[str, list[float]]:
-    code = f"import json; from benchmarks.yardstick import {name}; print(json.dumps({name}()))"
+def _in_process(name: str) -> list[float]:
+    # As the command does before anything else; PyTorch frees and takes its memory as it likes.
+    begin = "" if name.startswith("torch") else "pipelines.freed_memory.keep_freed_memory(); "
+    code = (
+        f"import json, pipelines.freed_memory; {begin}"
+        f"from benchmarks.yardstick import {name}; print(json.dumps({name}()))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -51,16 +55,13 @@ def _seconds(work: Callable[[], object]) -> list[float]:
     return times[1:]
 
 
-def torch_times() -> dict[str, list[float]]:
-    """Return seconds of PyTorch: gradients, clip, AdamW and EMA of the network; and the network alone."""
+def torch_training_times() -> list[float]:
+    """Return seconds of gradients, AdamW and moving average of the network in PyTorch."""
     import torch
 
-    from benchmarks.torch_network import Network
-
-    network = Network(3, 12, 128, 32, 0.1)
+    network, z, t = _torch_network()
     average = [parameter.detach().clone() for parameter in network.parameters()]
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-4, fused=True)
-    z, t = torch.randn(BATCH, 3, SIZE, SIZE), torch.rand(BATCH)
 
     def train() -> None:
         optimiser.zero_grad()
@@ -69,47 +70,70 @@ def torch_times() -> dict[str, list[float]]:
         with torch.no_grad():
             torch._foreach_lerp_(average, list(network.parameters()), 1e-4)
 
-    def evaluate() -> None:
-        with torch.no_grad():
-            network(z, t)
+    return _seconds(train)
 
-    trained = _seconds(train)
+
+def torch_evaluation_times() -> list[float]:
+    """Return seconds of the network alone in PyTorch."""
+    import torch
+
+    network, z, t = _torch_network()
     network.eval()
-    return {"training step": trained, "evaluation": _seconds(evaluate)}
+    with torch.no_grad():
+        return _seconds(lambda: network(z, t))
 
 
-def jax_times() -> dict[str, list[float]]:
-    """Return seconds of ours: the whole training step of `vdm train`, and the network alone; as the command runs."""
-    from pipelines.freed_memory import keep_freed_memory
+def _torch_network() -> tuple[Any, Any, Any]:
+    """Return the network, latents and times."""
+    import torch
 
-    keep_freed_memory()
+    from benchmarks.torch_network import Network
+
+    return Network(3, 12, 128, 32, 0.1), torch.randn(BATCH, 3, SIZE, SIZE), torch.rand(BATCH)
+
+
+def training_times() -> list[float]:
+    """Return seconds of the whole training step of `vdm train`."""
     import jax
-    import jax.numpy as jnp
-    import numpy as np
 
     import configs
-    from benchmarks.figures import random_params
-    from vdm_lib.compiler import compiler_options
-    from vdm_lib.model import VDM
     from vdm_lib.sharding import make_mesh
     from vdm_lib.train import init_state, make_train_step
 
     config, mesh = configs.load("cifar10", {"train.batch_size": BATCH}), make_mesh()
     state = jax.block_until_ready(init_state(config, mesh))
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (BATCH, *config.data.image_shape), np.uint8)
     step = make_train_step(config, mesh)
 
     def train() -> None:
         nonlocal state
-        state, metrics = step(state, images)
+        state, metrics = step(state, _images())
         jax.block_until_ready(metrics)
 
-    trained = _seconds(train)
-    model = VDM.from_config(config)
-    params, z = random_params(model, rng), jnp.asarray(rng.standard_normal(images.shape, np.float32))
-    network = jax.jit(
-        lambda params, z: model.eps_hat(params, z, jnp.zeros(BATCH), jnp.zeros(BATCH)),
-        compiler_options=compiler_options(mesh),
-    )
-    return {"training step": trained, "evaluation": _seconds(lambda: network(params, z).block_until_ready())}
+    return _seconds(train)
+
+
+def evaluation_times() -> list[float]:
+    """Return seconds of one batch of `vdm eval`."""
+    import jax
+    import numpy as np
+
+    import configs
+    from benchmarks.figures import random_params
+    from vdm_lib.data import Split
+    from vdm_lib.evaluation.bound import DiffusionLoss
+    from vdm_lib.evaluation.measure import make_runner
+    from vdm_lib.model import VDM
+    from vdm_lib.sharding import make_mesh
+
+    config = configs.load("cifar10", {"eval.batch_size": BATCH})
+    model, split = VDM.from_config(config), Split("test", _images(), np.zeros(BATCH, np.int64), 256, "0" * 64)
+    runner = make_runner(config, random_params(model, np.random.default_rng(0)), split, make_mesh())
+    loss, times, key = DiffusionLoss(model), np.linspace(0, 1, BATCH, dtype=np.float32), jax.random.key(0)
+    return _seconds(lambda: runner(loss, times, key))
+
+
+def _images() -> Any:
+    """Return images [b, h, w, 3] of random levels."""
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3), np.uint8)
