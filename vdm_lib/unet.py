@@ -22,10 +22,29 @@ from vdm_lib.norms import GroupNorm
 from vdm_lib.types import Conditioning, Key, KeyPerImage, Labels, Latents, PerImage
 
 NUM_GROUPS = 32
+_IMAGES = ("NHWC", "HWIO", "NHWC")
 
 Layer = Callable[[Any, Any, Any, Any], Any]
 """(params, h or h and a skip connection, cond, what dropout keeps or the keys that say it) -> h."""
 _CONV1, _MASK = "conv1", "mask"
+
+
+class PixelDense(nn.Module):
+    """The function and parameters of `flax.linen.Dense` at every pixel, as a 1x1 convolution.
+
+    XLA's CPU backend is quicker at it forwards and backwards: 3 % of a training step.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w i"]) -> Float[Array, "b h w o"]:
+        """Return x times the kernel, plus the bias."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = (each.astype(self.dtype) for each in (x, kernel, bias))
+        return jax.lax.conv_general_dilated(x, kernel[None, None], (1, 1), "VALID", dimension_numbers=_IMAGES) + bias
 
 
 class ResnetBlock(nn.Module):
@@ -52,7 +71,7 @@ class ResnetBlock(nn.Module):
             h = jnp.where(kept, h / (1.0 - self.dropout), 0.0)
         h = _conv3x3(self.features, "conv2", self.dtype, zeros)(h)
         if x.shape[-1] != self.features:
-            x = nn.Dense(self.features, name="nin_shortcut", dtype=self.dtype)(x)
+            x = PixelDense(self.features, name="nin_shortcut", dtype=self.dtype)(x)
         return x + h
 
 

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ from vdm_lib import embedding
 from vdm_lib.config import DataConfig, ModelConfig
 from vdm_lib.layers import stack_layers
 from vdm_lib.model import VDM, count_params
+from vdm_lib.unet import PixelDense
 
 # With n_embd = 32 every group of a norm has one channel, and the network could not see gamma.
 N_EMBD = 64
@@ -131,3 +133,13 @@ def test_fourier_features_of_clean_pixels_are_constant():
     features = embedding.fourier_features(clean, (7,))
     np.testing.assert_allclose(features[..., 0], 0.0, atol=1e-3)
     np.testing.assert_allclose(features[..., 1], -1.0, atol=1e-3)
+
+
+def test_a_dense_layer_of_pixels_is_that_of_flax():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 5, 6)), jnp.float32)
+    ours, theirs = PixelDense(4), nn.Dense(4)
+    params = ours.init(jax.random.key(1), x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, b, strict=True), params, theirs.init(jax.random.key(1), x)
+    )
+    np.testing.assert_allclose(ours.apply(params, x), theirs.apply(params, x), atol=1e-6)
