@@ -277,7 +277,9 @@ def _answer(request: str, step: str, where: str) -> dict[str, Any]:
         hours = _COMPILE_TIMEOUT_S / 3600
         raise VdmError(f"{step} is not compiled {where} after {hours:.0f} hours: try --quick") from None
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        # After the reason jax may print a line under it and how to see more of the traceback.
+        said = (line for line in done.stderr.strip().splitlines() if not line.startswith(("---", "For simplicity")))
+        lines = list(said) or [f"exit code {done.returncode}"]
         raise VdmError(f"{step} does not compile {where}: {lines[-1]:.300}")
     for line in reversed(done.stdout.splitlines()):
         if line.startswith(ANSWER):

@@ -52,14 +52,14 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     import configs
     from pipelines.planning.estimate import estimated_cycles
     from pipelines.planning.work import count_work
-    from vdm_lib.train import abstract_trained_state, make_train_step
+    from vdm_lib.train import abstract_trained_state, make_train_step, train_step
 
     parent = os.getppid()
     config = configs.from_json(request["config"], "config")
     here = Mesh(np.asarray(jax.devices()[:1]), ("data",))
     images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
     inputs = [images, jax.ShapeDtypeStruct(images.shape[:1], np.int32)] if config.model.num_classes else [images]
-    work = count_work(make_train_step(config, here), abstract_trained_state(config, here), *inputs)
+    work = count_work(train_step(config, here), abstract_trained_state(config, here), *inputs)
     answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
     if request["quick"]:
         jax.config.update("jax_exec_time_optimization_effort", -1.0)
