@@ -245,3 +245,11 @@ def test_a_step_in_bfloat16_reduces_once_and_convolves_in_bfloat16(microbatches)
     assert answer["collectives"] == {"all-reduce": 1}, "gradients and metrics together, outside of the loops"
     assert set(answer["convolutions"]) == {"bf16"}
     assert answer["convolutions"]["bf16"] >= 3 * 2 * 5, "both of each of five blocks, forward and twice backward"
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_full_size_reduces_once_too():
+    # Left to itself the compiler makes four reductions of these gradients, by their size.
+    answer = plan._compile(configs.load("cifar10_aug"), accelerators.find("v3-64"), quick=True)
+    assert answer["collectives"] == {"all-reduce": 1}

@@ -1,4 +1,4 @@
-"""What XLA is told is what it does: on CPU convolutions are Eigen's and sums YNNPACK's."""
+"""What XLA is told is what it does; of TPUs see tests/pipelines/test_plan.py."""
 
 import jax
 import jax.numpy as jnp
