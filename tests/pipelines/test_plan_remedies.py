@@ -163,6 +163,15 @@ def test_a_compiler_that_says_something_else_is_one_line(monkeypatch, writes):
         plan.plan_step(configs.load("debug"), accelerators.find("v3-8"))
 
 
+def test_the_reason_is_the_compiler_s_not_jax_s_hint_under_it(monkeypatch):
+    writes = (
+        "import sys; sys.stdin.read(); sys.exit('ValueError: no\\n' + 20 * '-' + '\\nFor simplicity, JAX has removed')"
+    )
+    monkeypatch.setattr(plan, "COMPILER", (sys.executable, "-c", writes))
+    with pytest.raises(VdmError, match="does not compile for v3-8: ValueError: no$"):
+        plan.plan_step(configs.load("debug"), accelerators.find("v3-8"))
+
+
 def test_lines_of_others_around_the_answer_are_passed_over(monkeypatch):
     writes = f"import sys; print('hello'); print({compile.ANSWER + json.dumps(ANSWER)!r}); print('goodbye')"
     monkeypatch.setattr(plan, "COMPILER", (sys.executable, "-c", writes))
