@@ -168,7 +168,7 @@ def test_the_reason_is_the_compiler_s_not_jax_s_hint_under_it(monkeypatch):
         "import sys; sys.stdin.read(); sys.exit('ValueError: no\\n' + 20 * '-' + '\\nFor simplicity, JAX has removed')"
     )
     monkeypatch.setattr(plan, "COMPILER", (sys.executable, "-c", writes))
-    with pytest.raises(VdmError, match="does not compile for v3-8: ValueError: no$"):
+    with pytest.raises(VdmError, match=r"does not compile for v3-8: ValueError: no$"):
         plan.plan_step(configs.load("debug"), accelerators.find("v3-8"))
 
 
