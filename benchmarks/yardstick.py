@@ -27,20 +27,17 @@ def figures() -> Iterator[Figure]:
         ("training step", "training_times", "torch_training_times"),
         ("evaluation", "evaluation_times", "torch_evaluation_times"),
     ):
-        rounds = [(_in_process(ours), _in_process(theirs)) for _ in range(ROUNDS)]
+        # As a command does before anything else; PyTorch frees and takes its memory as it likes.
+        begin = "from pipelines.freed_memory import keep_freed_memory; keep_freed_memory()"
+        rounds = [(_in_process(ours, begin), _in_process(theirs)) for _ in range(ROUNDS)]
         yield of_repetitions(f"{what}, cifar10's network, batch 8", [t for each, _ in rounds for t in each], "s")
         yield of_repetitions(f"{what} of the same network in PyTorch", [t for _, each in rounds for t in each], "s")
         ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in rounds]
         yield of_repetitions(f"{what}, PyTorch's time times", ratios, "x", bar="at most 1.1")
 
 
-def _in_process(name: str) -> list[float]:
-    # As the command does before anything else; PyTorch frees and takes its memory as it likes.
-    begin = "" if name.startswith("torch") else "pipelines.freed_memory.keep_freed_memory(); "
-    code = (
-        f"import json, pipelines.freed_memory; {begin}"
-        f"from benchmarks.yardstick import {name}; print(json.dumps({name}()))"
-    )
+def _in_process(name: str, begin: str = "pass") -> list[float]:
+    code = f"{begin}; import json; from benchmarks.yardstick import {name}; print(json.dumps({name}()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

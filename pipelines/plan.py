@@ -278,9 +278,9 @@ def _answer(request: str, step: str, where: str) -> dict[str, Any]:
         raise VdmError(f"{step} is not compiled {where} after {hours:.0f} hours: try --quick") from None
     if done.returncode:
         # After the reason jax may print a line under it and how to see more of the traceback.
-        said = (line for line in done.stderr.strip().splitlines() if not line.startswith(("---", "For simplicity")))
-        lines = list(said) or [f"exit code {done.returncode}"]
-        raise VdmError(f"{step} does not compile {where}: {lines[-1]:.300}")
+        said = [line for line in done.stderr.strip().splitlines() if not line.startswith(("---", "For simplicity"))]
+        reason = said[-1] if said else f"exit code {done.returncode}"
+        raise VdmError(f"{step} does not compile {where}: {reason:.300}")
     for line in reversed(done.stdout.splitlines()):
         if line.startswith(ANSWER):
             return json.loads(line.removeprefix(ANSWER))

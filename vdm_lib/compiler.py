@@ -2,19 +2,17 @@
 
 from jax.sharding import Mesh
 
-# By default jaxlib 0.10 gives convolutions to YNNPACK. Eigen's are 7 to 20 % faster forwards and backwards on a
-# processor with AVX2, and reach 98 % of what a matrix product does there; sums and products stay with YNNPACK, which
-# is faster at them. Figures: benchmarks/NOTES.md.
-_ON_CPU: dict[str, str | int] = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+_OPTIONS: dict[str, dict[str, str | int]] = {
+    # By default jaxlib 0.10 gives convolutions to YNNPACK. Eigen's are 7 to 20 % faster forwards and backwards on a
+    # processor with AVX2, and reach 98 % of what a matrix product does there; sums and products stay with YNNPACK,
+    # which is faster at them. Figures: benchmarks/NOTES.md.
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"},
+    # By default reductions over devices are joined up to a size, and the gradients of 256 channels and 32 layers become
+    # four to six of them. Nothing waits for the first one: the loop over layers gives all gradients at its end.
+    "tpu": {"xla_jf_crs_combiner_threshold_in_bytes": 2_000_000_000},
 }
-
-# By default reductions over devices are joined up to a size, and the gradients of 256 channels and 32 layers become
-# four to six of them. Nothing waits for the first one: the loop over layers gives all gradients at its end.
-_ON_TPU: dict[str, str | int] = {"xla_jf_crs_combiner_threshold_in_bytes": 2_000_000_000}
-_BY_PLATFORM: dict[str, dict[str, str | int]] = {"cpu": _ON_CPU, "tpu": _ON_TPU}
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str | int]:
     """Return the options of `jax.jit` for a program of the network on these devices; they change speed, not meaning."""
-    return dict(_BY_PLATFORM.get(mesh.devices.flat[0].platform, {}))
+    return _OPTIONS.get(mesh.devices.flat[0].platform, {})

@@ -26,8 +26,8 @@ _ENVIRONMENT = {
     **NO_TPU_HERE,
 }
 _COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\(")
-# Only what has a window of pixels: matrix products are convolutions without one in the compiler's words.
-_CONVOLUTION = re.compile(r" = (\w+)\[[^=]* convolution\([^\n]*window=\{size=\d+x\d+")
+# Only what has a window of pixels: matrix products are convolutions without one, or of 1x1, in the compiler's words.
+_CONVOLUTION = re.compile(r" = (\w+)\[[^=]* convolution\([^\n]*window=\{size=(?!1x1\b)\d+x\d+")
 _REFUSED = re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|total memory required[^(]*\(([\d.]+)([KMG])\)")
 _UNIT = {"K": 2**10, "M": 2**20, "G": 2**30}
 

@@ -69,6 +69,7 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     whole = replicated(mesh)
     jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
+    # Not to jit: it is traced again below as a part of another program, and a part may have no options.
     compiled = jitted.lower(state, inputs, wishes).compile(compiler_options(mesh))
     seconds = time.monotonic() - started
     _return_freed_memory()
