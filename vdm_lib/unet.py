@@ -169,13 +169,15 @@ class ScoreUNet(nn.Module):
         skips: Any = [h]
         stacked = self._stacked() if scan else {}
         if scan:
-            h, skips = self._scan_down(layer, stacked["down"], h, cond, _part(keys, 0, self.n_layer))
+            # The first layer in the middle is the last turn of the loop.
+            h, skips = self._scan_down(layer, stacked["down"], h, cond, _part(keys, 0, self.n_layer + 1))
         else:
             for i in range(self.n_layer):
                 h = level("down", i, (h,), i)
                 skips.append(h)
-        h = self._block("mid.block_1")(h, cond, mask(self.n_layer))
-        h = self._attention("mid.attn_1")(h)
+            h = self._block("mid.block_1")(h, cond, mask(self.n_layer))
+        if not (scan and self.with_attention):
+            h = self._attention("mid.attn_1")(h)
         h = self._block("mid.block_2")(h, cond, mask(self.n_layer + 1))
         if scan:
             h = self._scan_up(layer, stacked["up"], h, cond, _part(keys, up_from, None), skips)
@@ -202,15 +204,13 @@ class ScoreUNet(nn.Module):
     def _scan_down(
         self, layer: Layer, stacked: Any, h: Latents, cond: Float[Array, "b d"], keys: Any
     ) -> tuple[Latents, Float[Array, "n b h w i"]]:
-        """Return what comes out of the way down, and every skip connection with the first one first."""
+        """Return what comes out of the first layer in the middle, and what goes into it and into each before."""
 
         def body(h: Latents, of_layer: Any) -> tuple[Latents, Latents]:
             params, key = of_layer
-            h = layer(params, (h,), cond, key)
-            return h, h
+            return layer(params, (h,), cond, key), h
 
-        last, outputs = jax.lax.scan(body, h, (stacked, keys))
-        return last, jnp.concatenate([h[None], outputs])
+        return jax.lax.scan(body, h, (stacked, keys))
 
     def _scan_up(
         self,

@@ -48,7 +48,20 @@ def test_every_layer_is_in_its_place_in_parameters_average_and_moments(state):
                 after["down.block"]["conv1"]["kernel"][i], before[f"down.block_{i}"]["conv1"]["kernel"]
             )
         np.testing.assert_array_equal(after["up.attn"]["q"]["bias"][11], before["up.attn_11"]["q"]["bias"])
-        assert after["mid.block_1"] is before["mid.block_1"], "the middle is no loop"
+        for stack, middle, leaf in (("block", "block_1", "cond_proj"), ("attn", "attn_1", "q")):
+            np.testing.assert_array_equal(
+                after[f"down.{stack}"][leaf]["kernel"][11], before[f"mid.{middle}"][leaf]["kernel"]
+            )
+        assert after["mid.block_2"] is before["mid.block_2"], "what comes after it is in no loop"
+        assert not {"mid.block_1", "mid.attn_1", "down.block_0"} & set(after)
+
+
+def test_attention_in_the_middle_alone_is_in_no_loop():
+    before = abstract_state(configs.load("debug"), make_mesh()).params["score_model"]
+    after = jax.eval_shape(stack_layers, before)
+    assert "mid.attn_1" in after
+    assert "down.attn" not in after
+    assert "mid.block_1" not in after
 
 
 def test_there_and_back_is_the_same_tree(state):
