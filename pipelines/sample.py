@@ -6,12 +6,11 @@ from etils import epath
 from jaxtyping import UInt8
 
 from pipelines import run_dir
-from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
+from pipelines.memory import one_device, out_of_memory_explained
 from pipelines.place import check_picture
-from pipelines.progress import Progress
 from pipelines.sampling.results import SampleResult
+from pipelines.sampling.steps import step_by_step
 from vdm_lib import sampling
-from vdm_lib.compiler import compiler_options
 from vdm_lib.errors import ConfigError
 from vdm_lib.images import picture, write_png
 from vdm_lib.labels import Wanted, labels_to_draw
@@ -72,26 +71,14 @@ def _draw(
     labels: Labels | None,
     advice: str,
 ) -> UInt8[np.ndarray, "n h w c"]:
-    """Return images, drawn step by step: the user sees how far it is, and Ctrl-C does not wait for the last step."""
-
     def begin() -> tuple[Chain, Key]:
         z_1, key_steps = sampling.start(model, jax.random.key(seed), num)
         return sampling.begin(z_1), key_steps
 
-    def advance(params: Params, chain: Chain, key_steps: Key, i: jax.Array) -> Chain:
-        return sampling.advance(model, params, sampler, chain, key_steps, i, steps, labels)
+    def advance(params: Params, state: tuple[Chain, Key], i: jax.Array) -> tuple[Chain, Key]:
+        chain, key_steps = state
+        return sampling.advance(model, params, sampler, chain, key_steps, i, steps, labels), key_steps
 
-    with Progress("vdm sample", total=steps, unit="step") as progress:
-        progress.say(f"{num:,} images of {steps:,} steps; the first step compiles")
-        jitted = jax.jit(advance, donate_argnums=1, compiler_options=compiler_options(one_device()))
-        step = jitted.lower(params, *jax.eval_shape(begin), np.int32(0)).compile()
-        check_program_fits(step, one_device(), advice)
-        chain, key_steps = jax.jit(begin)()
-        progress.begin()
-        for i in range(steps):
-            chain = step(params, chain, key_steps, np.int32(i))
-            jax.block_until_ready(chain)
-            progress.advance()
-            progress.report()
+    chain, key_steps = step_by_step(advance, params, jax.jit(begin)(), steps, "vdm sample", advice)
     decode = jax.jit(lambda params, z, key: sampling.levels(model, params, z, sampler, key))
     return np.asarray(decode(params, chain.z, key_steps))

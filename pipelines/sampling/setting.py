@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
 from pipelines import run_dir
-from pipelines.memory import check_program_fits, one_device, out_of_memory_explained
+from pipelines.memory import one_device, out_of_memory_explained
 from pipelines.place import check_picture
-from pipelines.progress import Progress
+from pipelines.sampling.steps import step_by_step
 from pipelines.sampling.told import Told, check_class, of_samples
-from vdm_lib.compiler import compiler_options
 from vdm_lib.errors import ConfigError
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
@@ -73,24 +71,8 @@ class Setting:
         return of_samples(self.model.model, self.request.told, num, self.sampler.guidance)
 
     def loop(self, body: Body, params: Params, state: Any, num_steps: int) -> Any:
-        """Carry a state through all steps, as `vdm_lib.samplers.loops`: one program, called step by step.
-
-        The user sees how far it is, and Ctrl-C does not wait for the last step.
-        """
-        with Progress(self.request.command, total=num_steps, unit="step") as progress:
-            progress.say(f"{num_steps:,} steps; the first one compiles")
-            jitted = jax.jit(body, donate_argnums=1, compiler_options=compiler_options(one_device()))
-            step = jitted.lower(params, state, np.int32(0)).compile()
-            check_program_fits(step, one_device(), _ADVICE)
-            # What the caller holds may be part of the state twice, which cannot be donated.
-            state = jax.tree.map(lambda leaf: leaf.copy(), state)
-            progress.begin()
-            for i in range(num_steps):
-                state = step(params, state, np.int32(i))
-                jax.block_until_ready(state)
-                progress.advance()
-                progress.report()
-        return state
+        """Carry a state through all steps, as `vdm_lib.samplers.loops`, one by one."""
+        return step_by_step(body, params, state, num_steps, self.request.command, _ADVICE)
 
 
 _ADVICE = "draw fewer images or fewer --frames"
