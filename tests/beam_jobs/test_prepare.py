@@ -113,6 +113,7 @@ def test_two_runs_give_the_same_bytes(digits_dir, tmp_path):
     assert contents(tmp_path / "again") == contents(digits_dir)
 
 
+@pytest.mark.slow
 def test_two_worker_processes_give_the_same_bytes_and_no_noise(digits_dir, tmp_path, capfd):
     flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     prepare(Digits(), tmp_path / "workers", num_shards=3, pipeline_options=flags)

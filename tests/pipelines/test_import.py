@@ -55,6 +55,7 @@ def test_the_config_is_recognised_by_its_parameters(published, tmp_path, capsys)
     assert json.loads(capsys.readouterr().out)["config"] == "digits"
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_imported_checkpoint(run, published, digits_dir, tmp_path):
     longer = dataclasses.replace(DEBUG, train=dataclasses.replace(DEBUG.train, steps=8))
     assert command.main(["import", str(published), str(tmp_path / "run"), "debug"]) == 0

@@ -126,6 +126,7 @@ def test_lines_are_means_of_neighbours_and_bands_hold_every_row(runs):
     assert (smallest[0], largest[-1]) == (0.0, 99_999.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_browser_shows_it_without_errors_at_this_width(page, browse, width, tmp_path):
     picture = tmp_path / "page.png"
