@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-plan setup-onnx docs lock demo demo-flows demo-flows-stop deploy test test-slow check format bench clean
+.PHONY: help setup setup-plan setup-onnx setup-bench docs lock demo demo-flows demo-flows-stop deploy test test-slow check format bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/  -/'
@@ -40,6 +40,9 @@ setup-plan: setup  ## adds the TPU compiler, 684 MB, for `vdm plan`
 
 setup-onnx: setup  ## adds what `vdm export --onnx` needs, 185 MB
 	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements.lock --no-build-isolation --editable '.[onnx]'
+
+setup-bench: setup  ## adds PyTorch for the bench `yardstick`, some GB
+	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements.lock --no-build-isolation --editable '.[bench]'
 
 docs: setup  ## docs/api: the pages of vdm_lib, made of its docstrings
 	$(BIN)/pdoc --docformat google --output-directory docs/api vdm_lib

@@ -30,6 +30,8 @@ def main(words: list[str]) -> int:
     unknown = [name for name in given.names if name not in NAMES]
     if unknown:
         print(f"no bench {', '.join(unknown)}; there are: {', '.join(NAMES)}", file=sys.stderr)
+        if "compare" in unknown:
+            print("results are compared by python -m benchmarks.compare OLD.json NEW.json", file=sys.stderr)
         return 2
     try:
         results = kept(given.out)
@@ -41,6 +43,7 @@ def main(words: list[str]) -> int:
     keep_quiet()
     keep_freed_memory()
     print(HEADER, flush=True)
+    missing = False
     for name in given.names or NAMES:
         taken: list[Figure] = []
         for figure in importlib.import_module(f"benchmarks.{name}").figures():
@@ -49,8 +52,13 @@ def main(words: list[str]) -> int:
             # After each, so that what was measured is kept when a later one fails or is interrupted.
             results = results.with_bench(now(name, taken))
             write(results, given.out)
-    return 0
+        missing |= not taken
+    # Of all, some may need what is not installed; a bench that was asked for by its name may not.
+    return int(missing and bool(given.names))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("python -m benchmarks: interrupted; what was measured is kept")

@@ -1,6 +1,8 @@
 """`python -m benchmarks.compare OLD.json NEW.json`: names every figure that moved by more than its spread."""
 
+import argparse
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from benchmarks.figures import Figure
@@ -8,6 +10,7 @@ from benchmarks.results import Results
 
 # What was measured once has no spread: it moved if it changed by more than this share.
 _ONCE = 0.1
+_HOUR_S = 3600.0
 
 
 def moved(old: Figure, new: Figure) -> bool:
@@ -26,8 +29,20 @@ def report(old: Results, new: Results) -> list[str]:
     lines += [f"only in the old results: {name}" for name in before if name not in after]
     lines += [f"only in the new results: {name}" for name in after if name not in before]
     if old.machine != new.machine:
-        lines.append("the machines differ: times do not compare, shares of a limit do")
+        lines.append("the machines differ: times do not compare, ratios and shares of a limit do")
+    elif _apart(old, new):
+        lines.append("taken more than an hour apart: where others share the machine compare ratios only")
     return [*lines, f"{stayed} of {len(both)} figures stayed within their spread"]
+
+
+def _apart(old: Results, new: Results) -> bool:
+    """Return whether a bench that both have was taken at two times more than an hour apart."""
+    before, after = ({bench.name: _time_s(bench.taken) for bench in results.benches} for results in (old, new))
+    return any(abs(after[name] - before[name]) > _HOUR_S for name in after if name in before)
+
+
+def _time_s(taken: str) -> float:
+    return datetime.fromisoformat(taken).timestamp()
 
 
 def _line(old: Figure, new: Figure) -> str:
@@ -42,12 +57,16 @@ def _said(figure: Figure) -> str:
 
 def main(words: list[str]) -> int:
     """Print the report; 2 if the words are not two files of results."""
-    if len(words) != 2:
-        print("python -m benchmarks.compare OLD.json NEW.json: two files of results are needed", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description="See benchmarks/README.md.")
+    parser.add_argument("old", type=Path, metavar="OLD.json", help="results of `python -m benchmarks --out`")
+    parser.add_argument("new", type=Path, metavar="NEW.json", help="later ones")
+    given = parser.parse_args(words)
     try:
-        old, new = (_read(Path(word)) for word in words)
-    except (OSError, ValueError) as error:
+        old, new = _read(given.old), _read(given.new)
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     print("\n".join(report(old, new)))

@@ -70,7 +70,10 @@ class Results:
                 Bench(**(bench | {"figures": tuple(_figure(figure) for figure in bench["figures"])}))
                 for bench in found["benches"]
             )
-            return Results(dict(found["machine"]), tuple(benches))
+            results = Results(dict(found["machine"]), tuple(benches))
+            for bench in results.benches:
+                datetime.fromisoformat(bench.taken)
+            return results
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"no results of `make bench`: {type(error).__name__} {error}") from error
 

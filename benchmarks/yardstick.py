@@ -21,7 +21,7 @@ BATCH, SIZE, ROUNDS, REPEATS = 8, 32, 2, 3
 def figures() -> Iterator[Figure]:
     """Yield seconds of both and their ratios, each of `ROUNDS` rounds in which they took turns."""
     if importlib.util.find_spec("torch") is None:
-        print("yardstick: PyTorch is not here: pip install '.[bench]'", file=sys.stderr)
+        print("yardstick: PyTorch is not here: make setup-bench", file=sys.stderr)
         return
     for what, ours, theirs in (
         ("training step", "training_times", "torch_training_times"),

@@ -61,7 +61,7 @@ def run(
         if value is not None and not 1 <= value <= 100_000:
             raise ConfigError(f"--{name} must lie in 1..100000, got {value}")
     if onnx and importlib.util.find_spec("jax2onnx") is None:
-        raise ConfigError("--onnx needs jax2onnx, which is not installed: pip install 'vdm-pipeline[onnx]'")
+        raise ConfigError("--onnx needs jax2onnx, which is not installed: make setup-onnx, or pip install '.[onnx]'")
     say = _stages()
     with storage_errors(out):
         check_new_directory(out)

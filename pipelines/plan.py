@@ -123,8 +123,8 @@ def check_libtpu() -> None:
     """Raise VdmError, saying how to install it, if the TPU compiler is not here."""
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         raise VdmError(
-            "plan compiles with libtpu, which is not here (684 MB): pip install 'vdm-pipeline[train,plan]', "
-            "or `make setup-plan` in a checkout"
+            "plan compiles with libtpu, which is not here (684 MB): make setup-plan, "
+            "or pip install '.[train,plan]' in a checkout"
         )
 
 

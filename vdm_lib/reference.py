@@ -69,7 +69,8 @@ def find(source: str) -> epath.Path:
         file = path if path.suffix == ".flax" else path.parent / f"{path.name}.flax"
         if not file.exists():
             known = sorted(other.name.removesuffix(".flax") for other in path.parent.glob("*.flax"))
-            raise CheckpointError(f"no checkpoint {source}; {path.parent} holds: {', '.join(known) or 'none'}")
+            there = f"{path.parent} holds: {', '.join(known)}" if known else "give checkpoints-0 or a .flax file"
+            raise CheckpointError(f"no checkpoint {source}; {there}")
         return file
     index = path / "checkpoint"
     if not index.exists():

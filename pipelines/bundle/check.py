@@ -50,7 +50,9 @@ def sha256(path: Path) -> str:
 
 
 def check_schema(bundle: Path) -> None:
-    """Raise BundleError if the bundle has another layout than this file knows; damage is left to the checksums."""
+    """Raise BundleError if this is a run, or a bundle of another layout; damage is left to the checksums."""
+    if (bundle / "checkpoints").is_dir():
+        raise BundleError(f"{bundle} is a run, no bundle: export it first with vdm export --workdir {bundle}")
     try:
         provenance = json.loads((bundle / "provenance.json").read_bytes())
         version = provenance.get("bundle_schema_version", 1)

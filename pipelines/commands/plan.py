@@ -17,7 +17,12 @@ def add_to(commands: Subcommands) -> None:
                usage="vdm plan CONFIG [key=value ...] --accelerator TYPE[,TYPE]|all [--quick | --ways] [--markdown]"
                      " [--json]")  # fmt: skip
     add_config(plan)
-    plan.add_argument("--accelerator", required=True, metavar="TYPE", help="such as v3-64; several with commas; or all")
+    plan.add_argument(
+        "--accelerator",
+        required=True,
+        metavar="TYPE",
+        help="such as v3-64; several with commas; or all: the five that docs/plans.md compares",
+    )
     least = "the compiler's least effort, in a third of its time: memory is right to within a tenth"
     plan.add_argument("--quick", action="store_true", help=least)
     every = "every kind of remat, each with the fewest microbatches that fit: which is the quickest by the compiler"

@@ -25,7 +25,7 @@ def add_to(commands: Subcommands) -> None:
     train.add_argument(
         "--allow-other-data", action="store_true", help="go on with other images than the run began with"
     )
-    train.add_argument("--profile", type=int, default=0, metavar="STEPS",
+    train.add_argument("--profile", type=int, metavar="STEPS",
                        help="trace STEPS steps into WORKDIR/profile, for TensorBoard or Perfetto")  # fmt: skip
     train.add_argument("--coordinator", metavar="HOST:PORT",
                        help="several processes: address of process 0; TPU VMs need none of these three")  # fmt: skip
@@ -44,8 +44,10 @@ def run(args: argparse.Namespace) -> Any:
         return None
     if args.data is None or args.workdir is None:
         raise ConfigError("train needs --data and --workdir")
+    if args.profile is not None and args.profile < 1:
+        raise ConfigError(f"--profile must be at least 1, got {args.profile}")
     cluster = job("training.cluster", "Cluster")(args.coordinator, args.num_processes, args.process_id)
     return job("train")(
-        config, args.data, args.workdir, allow_other_data=args.allow_other_data, profile_steps=args.profile,
+        config, args.data, args.workdir, allow_other_data=args.allow_other_data, profile_steps=args.profile or 0,
         cluster=cluster,
     )  # fmt: skip

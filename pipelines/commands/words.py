@@ -33,7 +33,7 @@ def add_config(command: argparse.ArgumentParser) -> None:
     """Add a config and values that change it."""
     command.add_argument("config", help="one of: " + ", ".join(configs.NAMES))
     command.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="a value of the config, e.g. train.steps=100"
+        "overrides", nargs="*", default=[], metavar="key=value", help="a value of the config, e.g. train.steps=100"
     )
 
 

@@ -30,7 +30,7 @@ def rates(images: UInt8[np.ndarray, "n h w c"]) -> dict[str, float]:
     try:
         import pillow_jxl  # noqa: F401 (registers the format)
     except ImportError:
-        raise MachineError("JPEG XL needs pillow-jxl-plugin: pip install 'vdm-pipeline[codec]'") from None
+        raise MachineError("JPEG XL needs pillow-jxl-plugin: pip install '.[codec]'") from None
     sheet = _sheet(images)
     found: dict[str, float] = {}
     for name, options in _FORMATS.items():

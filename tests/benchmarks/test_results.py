@@ -1,10 +1,12 @@
 """Results of benches: what is written is read back, and what moved is named."""
 
+import dataclasses
 import json
 
 import pytest
 
 from benchmarks import compare
+from benchmarks.__main__ import main
 from benchmarks.figures import Figure, of_repetitions
 from benchmarks.install import closure
 from benchmarks.results import Bench, Results, kept, now, write
@@ -68,6 +70,23 @@ def test_what_one_of_both_lacks_and_another_machine_are_said():
     assert "only in the old results: a" in text
     assert "only in the new results: b" in text
     assert "machines differ" in text
+
+
+def test_results_of_two_hours_are_called_so():
+    old, new = (_results(Figure(name="a", value=1.0, unit="s")) for _ in range(2))
+    later = dataclasses.replace(new.benches[0], taken="2026-01-01T02:30:00+00:00")
+    assert not any("hour apart" in line for line in compare.report(old, new))
+    assert any("hour apart" in line for line in compare.report(old, new.with_bench(later)))
+
+
+def test_a_bench_that_is_asked_for_and_not_taken_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.compiling.figures", lambda: iter(()))
+    for of_the_process in ("keep_quiet", "keep_freed_memory"):
+        monkeypatch.setattr(f"benchmarks.__main__.{of_the_process}", lambda: None)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    assert main(["--out", str(tmp_path / "r"), "compiling"]) == 1
+    assert main(["--out", str(tmp_path / "r"), "compare", "a.json", "b.json"]) == 2
+    assert "python -m benchmarks.compare OLD.json NEW.json" in capsys.readouterr().err
 
 
 def _one(value: object) -> str:

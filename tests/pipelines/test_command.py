@@ -69,6 +69,7 @@ def test_the_version_is_that_of_the_package(capsys):
         (["train", "cifar11", "--data", "d", "--workdir", "w"], 2, "did you mean 'cifar10'"),
         (["train", "debug", "model.n_emb=64", "--data", "d", "--workdir", "w"], 2, "did you mean 'model.n_embd'"),
         (["train", "debug"], 2, "--data and --workdir"),
+        (["train", "debug", "--data", "d", "--workdir", "w", "--profile", "0"], 2, "--profile must be at least 1"),
         (["train", "debug", "--data", "nowhere", "--workdir", "w"], 1, "manifest.json"),
         (["eval", "--workdir", "nowhere", "--data", "d"], 1, "holds no run"),
         (["eval", "--workdir", "w", "--data", "d", "--step", "last"], 2, "--step"),

@@ -149,6 +149,7 @@ def test_a_run_is_evaluated_in_other_ways(run, digits_dir, capsys):
         (["import", "{published}", "{out}", "digits", "model.gamma_type=learnable_nnet"], 1,
          "model.gamma_type=learnable_scalar, that of the config is model.gamma_type=learnable_nnet"),
         (["import", "{published}/ckpt-7", "{out}"], 1, "holds: ckpt-1"),
+        (["import", "nowhere", "{out}", "digits"], 1, "no checkpoint nowhere; give checkpoints-0 or a .flax file"),
         (["import", "{published}", "{out}", "digits", "optim.gradient_clip_norm=1"], 2, "gradient_clip_norm"),
         (["import", "{published}", "{run}"], 2, "is there already"),
         (["import", "{published}", "{out}", "model.n_layer=2"], 2, "need the config"),

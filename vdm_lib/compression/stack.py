@@ -34,7 +34,7 @@ def _constriction() -> Any:
     try:
         import constriction
     except ImportError:
-        raise MachineError("compression needs constriction: pip install 'vdm-pipeline[codec]'") from None
+        raise MachineError("compression needs constriction: pip install '.[codec]'") from None
     return constriction
 
 

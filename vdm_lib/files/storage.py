@@ -40,7 +40,7 @@ def explain(error: Exception) -> str | None:
     if code in ("403", "429") or "quota" in str(error).lower():
         return f"Google Cloud is out of quota ({line}): wait, or ask for more quota"
     if isinstance(error, ImportError) and "gcsfs" in str(error):
-        return "gs:// needs gcsfs: pip install 'vdm-pipeline[gcp]'"
+        return "gs:// needs gcsfs: pip install '.[gcp]'"
     if module.startswith(_CLIENTS):
         return f"Google Cloud cannot be reached or refused the request ({type(error).__name__}: {line})"
     return None

@@ -51,6 +51,13 @@ def test_damage_is_one_line_from_a_fresh_process(copy):
         run_checks(copy / "nothing")
 
 
+def test_a_run_is_told_from_a_bundle(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "provenance.json").write_text("{}")
+    with pytest.raises(VdmError, match=f"is a run, no bundle: .* vdm export --workdir {tmp_path}"):
+        run_checks(tmp_path)
+
+
 @pytest.mark.parametrize(("version", "remedy"), [(1, "export the run again"), (99, "the version that wrote it")])
 def test_another_schema_is_refused_with_what_to_do(copy, version, remedy):
     provenance = json.loads((copy / "provenance.json").read_text())

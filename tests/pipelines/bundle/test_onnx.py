@@ -34,7 +34,7 @@ def test_the_network_as_onnx_is_that_of_the_model(copy):
 def test_without_jax2onnx_it_is_refused_before_the_work(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipelines.export.importlib.util, "find_spec", lambda _: None)
     assert command.main(["export", "--workdir", str(run), "--out", str(tmp_path / "b"), "--onnx"]) == 2
-    assert "pip install 'vdm-pipeline[onnx]'" in capsys.readouterr().err
+    assert "pip install '.[onnx]'" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 
 

@@ -213,7 +213,7 @@ def test_without_constriction_the_error_says_what_to_install(run, images, tmp_pa
     np.save(tmp_path / "x.npy", images)
     words = ("compress", "--model", run, "--steps", 2, tmp_path / "x.npy", "--out", tmp_path / "y.vdmz")
     assert vdm(*words) == 1
-    assert "pip install 'vdm-pipeline[codec]'" in capsys.readouterr().err
+    assert "pip install '.[codec]'" in capsys.readouterr().err
 
 
 def test_a_name_that_leads_out_of_the_directory_is_refused(tmp_path):
