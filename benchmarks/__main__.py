@@ -35,7 +35,9 @@ def main(words: list[str]) -> int:
         return 2
     try:
         results = kept(given.out)
-    except ValueError as error:
+        # Now, not after a bench of many minutes.
+        write(results, given.out)
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     # Started processes keep their bytecode, as they do for a user; else imports are measured.

@@ -12,7 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from benchmarks.figures import Figure
+from vdm_lib.files.records import write_atomically
 
 HEADER = "| what | median | spread | bar |\n| --- | --- | --- | --- |"
 
@@ -74,7 +77,7 @@ class Results:
             for bench in results.benches:
                 datetime.fromisoformat(bench.taken)
             return results
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"no results of `make bench`: {type(error).__name__} {error}") from error
 
     def to_markdown(self) -> str:
@@ -92,6 +95,8 @@ def _figure(values: dict[str, Any]) -> Figure:
     numbers = [values["value"], *(values[key] for key in ("least", "greatest") if values.get(key) is not None)]
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
         raise ValueError(f"{values.get('name')} is no number")
+    if (values.get("least") is None) != (values.get("greatest") is None):
+        raise ValueError("half of a spread")
     if not all(isinstance(values[key], str) for key in ("name", "unit")):
         raise ValueError("a figure without a name")
     return Figure(**values)
@@ -131,10 +136,10 @@ def kept(stem: Path) -> Results:
 
 
 def write(results: Results, stem: Path) -> None:
-    """Write `stem`.json and `stem`.md."""
+    """Write `stem`.json and `stem`.md, each as a whole or not at all."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_name(f"{stem.name}.json").write_text(results.to_json())
-    stem.with_name(f"{stem.name}.md").write_text(results.to_markdown())
+    write_atomically(epath.Path(stem.with_name(f"{stem.name}.json")), results.to_json().encode())
+    write_atomically(epath.Path(stem.with_name(f"{stem.name}.md")), results.to_markdown().encode())
 
 
 def _commit() -> str:

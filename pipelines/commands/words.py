@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import configs
+from pipelines.launch.signals import ending_at_once
 
 Subcommands = Any
 """What `ArgumentParser.add_subparsers` returns: argparse has no public name for it."""
@@ -63,4 +64,5 @@ def config_words(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
 
 def job(name: str, function: str = "run") -> Any:
     """Return a function of a job, such as `pipelines.train.run`; importing it is what costs seconds."""
-    return getattr(importlib.import_module(f"pipelines.{name}"), function)
+    with ending_at_once():
+        return getattr(importlib.import_module(f"pipelines.{name}"), function)

@@ -1,5 +1,6 @@
-"""Signals while machines are held: they end the wait in good order, and never the deletion."""
+"""Signals: they end an import at once, and while machines are held the wait in good order, and never the deletion."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,24 @@ def as_interrupts() -> Iterator[None]:
     """Let SIGTERM and SIGHUP, which would end this process at once, raise KeyboardInterrupt as Ctrl-C does."""
     with _handled(interrupt):
         yield
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let signals end this process with one line while the block imports what a job needs.
+
+    Interrupted while they are imported, compiled modules such as jaxlib print tracebacks of their own or crash.
+    """
+    if is_ignored(signal.SIGINT):
+        yield
+        return
+    with _handled(_end):
+        yield
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"vdm: interrupted\n")
+    os._exit(1)
 
 
 @contextmanager

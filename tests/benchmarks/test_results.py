@@ -107,6 +107,19 @@ def test_what_is_no_results_file_is_refused_in_one_line(tmp_path, capsys, conten
     assert compare.main([str(tmp_path / "absent.json"), str(file)]) == 2
 
 
+@pytest.mark.parametrize("wrong", [{"least": 2.0}, {"value": 10**400}])
+def test_a_figure_that_no_bench_measures_is_refused(wrong):
+    figure = {"name": "a", "unit": "s", "value": 1.0} | wrong
+    text = json.dumps({"machine": {}, "benches": [{"name": "x", "taken": "", "commit": "", "figures": [figure]}]})
+    with pytest.raises(ValueError, match="no results"):
+        Results.from_json(text)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(monkeypatch, capsys):
+    assert main(["--out", "/proc/nowhere/results", "machine"]) == 2
+    assert "/proc/nowhere" in capsys.readouterr().err
+
+
 def test_a_group_is_what_it_needs_and_what_that_needs():
     names = closure("vdm-pipeline[train]")
     assert {"jax", "jaxlib", "orbax-checkpoint", "numpy"} <= names

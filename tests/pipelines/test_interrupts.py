@@ -39,3 +39,23 @@ def test_an_interrupt_ends_the_process_at_once(name, work):
         [sys.executable, "-c", PROGRAM.format(work=work.format(name=name))], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "vdm info: interrupted\n")
+
+
+IN_AN_IMPORT = """
+    from pipelines.commands import words
+    class Meanwhile:
+        def import_module(self, name):
+            try:
+                os.kill(os.getpid(), signal.{name})
+                sum(range(1000))
+            except KeyboardInterrupt:
+                raise ImportError("as jaxlib")
+    words.importlib = Meanwhile()
+    words.job("train")"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_an_import_makes_no_error_of_its_own_of_an_interrupt(name):
+    program = PROGRAM.format(work=IN_AN_IMPORT.format(name=name))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "vdm: interrupted\n")
