@@ -39,7 +39,7 @@ def run(config: Config, accelerator: str, quick: bool = False, ways: bool = Fals
     Args:
       config: the experiment.
       accelerator: names of slices.
-      quick: let the compiler make its least effort: a third of its time; memory differs by up to a tenth from the
+      quick: let the compiler make its least effort: a third of its time; memory differs by up to an eighth from the
         program that `vdm train` compiles there.
       ways: compile without remat and with both kinds of it, each with the fewest microbatches that fit, and say which
         the compiler takes for the quickest.

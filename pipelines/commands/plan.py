@@ -23,7 +23,7 @@ def add_to(commands: Subcommands) -> None:
         metavar="TYPE",
         help="such as v3-64; several with commas; or all: the five that docs/plans.md compares",
     )
-    least = "the compiler's least effort, in a third of its time: memory is right to within a tenth"
+    least = "the compiler's least effort, in a third of its time: memory is right to within an eighth"
     plan.add_argument("--quick", action="store_true", help=least)
     every = "every kind of remat, each with the fewest microbatches that fit: which is the quickest by the compiler"
     plan.add_argument("--ways", action="store_true", help=every)

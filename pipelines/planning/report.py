@@ -30,7 +30,7 @@ class Plan:
         compile_seconds: wall time of the compiler here.
         cycles_estimated: what the compiler believes one device takes for a step, without what goes between devices;
             None if it does not say.
-        quick: the compiler made its least effort; the memory of `vdm train` there differs by up to a tenth.
+        quick: the compiler made its least effort; the memory of `vdm train` there differs by up to an eighth.
         remedy: if it does not fit, the smallest change found that does, compiled as well.
         failed: what was to be compiled besides and could not, with the reasons.
         quickest: of this or its remedy and the other ways, the changes of the one that the compiler takes for the
@@ -78,7 +78,7 @@ class Plan:
         ]
         if self.fits:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.collectives.items())) or "none"
-            how = " with the least effort: the memory of training differs by up to a tenth" if self.quick else ""
+            how = " with the least effort: the memory of training differs by up to an eighth" if self.quick else ""
             lines.append(f"  between devices: {kinds}; compiled in {self.compile_seconds:.0f} s{how}")
             if cycles := _million_cycles(self):
                 lines.append(f"  {cycles} million cycles a step by the compiler's own estimate")
