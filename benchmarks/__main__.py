@@ -54,7 +54,9 @@ def main(words: list[str]) -> int:
             # After each, so that what was measured is kept when a later one fails or is interrupted.
             results = results.with_bench(now(name, taken))
             write(results, given.out)
-        missing |= not taken
+        if not taken:
+            print(f"{name}: not taken; benchmarks/README.md says what it needs", file=sys.stderr)
+            missing = True
     # Of all, some may need what is not installed; a bench that was asked for by its name may not.
     return int(missing and bool(given.names))
 

@@ -172,7 +172,10 @@ def words_of(changes: Mapping[str, Any]) -> str:
 
 def _million_cycles(plan: Plan) -> str:
     """Return '' also for the least effort, whose programs are slower than what is trained."""
-    return "" if plan.cycles_estimated is None or plan.quick else f"{plan.cycles_estimated / 1e6:,.4g}"
+    if plan.cycles_estimated is None or plan.quick:
+        return ""
+    millions = plan.cycles_estimated / 1e6
+    return f"{millions:,.0f}" if millions >= 1000 else f"{millions:.4g}"
 
 
 def _hours(hours: float) -> str:
