@@ -72,5 +72,8 @@ def figures() -> Iterator[Figure]:
             write_binary_cifar10(source)
         else:
             source, what = Path(given).resolve(), "the real CIFAR-10"
+            if not (source / "batches.meta.txt").exists():
+                print(f"data: VDM_CIFAR10={given} is no folder cifar-10-batches-bin", file=sys.stderr)
+                return
         yield from _preparing(source, what, temporary)
         yield from _reading(temporary / "data0")

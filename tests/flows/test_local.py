@@ -3,13 +3,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from pipelines.launch.job import Job
 from pipelines.launch.local import LocalProcess, stop_marked
+from tests.processes import is_alive, wait_for
 
 SAVES_AND_STOPS = """
 import signal, sys, time
@@ -25,20 +24,6 @@ HOLDS_OUT = SAVES_AND_STOPS.replace("def stop(*_):", "def stop(*_):\n    return"
 
 def python(code: str) -> Job:
     return Job((sys.executable, "-c", code))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def test_lines_of_both_streams_come_one_by_one_and_the_exit_code_is_the_jobs():
@@ -117,7 +102,7 @@ LocalProcess().run(Job(({sys.executable!r}, "-c", {code!r})), lambda line: print
     with parent, parent.stdout as lines:
         assert lines.readline() == "ready\n"
         os.kill(parent.pid, signal.SIGKILL)
-    until(mark.exists)
+    wait_for(mark.exists, "the mark")
 
 
 def test_the_job_of_a_killed_parent_is_not_asked_a_second_time_while_it_saves(tmp_path):
@@ -171,7 +156,7 @@ LocalProcess(key="cancelled").run(Job(({sys.executable!r}, "-c", {code!r})), lam
     with parent, parent.stdout as lines:
         assert lines.readline() == "ready\n"
         parent.terminate()
-        until(asked.exists)
+        wait_for(asked.exists, "the request")
         parent.kill()
     assert len(stop_marked("cancelled")) == 1
     assert mark.exists()
@@ -181,5 +166,5 @@ def test_keys_of_others_are_left_alone():
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"VDM_JOB_KEY": "mine-too"})
     with other:
         assert stop_marked("mine") == []
-        assert alive(other.pid)
+        assert is_alive(other.pid)
         other.communicate(b"\n")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,7 @@ def test_ways_are_compared_by_the_cycles_that_the_compiler_estimates(monkeypatch
     assert found.quickest == costly.changes
     assert "quickest of these by the compiler's estimate: model.remat_keeps=costly train.microbatches=2" in str(found)
     assert "384 million cycles a step" in str(found)
+    assert "17,080 million cycles a step" in str(replace(found, cycles_estimated=17_080 * 10**6))
     cycles = [row.split("|")[8].strip() for row in rank("cifar10_aug", [found], {}).markdown().splitlines()[2:]]
     assert cycles == ["440", "540", "**384**"]
 
