@@ -1,11 +1,22 @@
 """A program run as a process of its own, with what it took: memory and time of a process are never those of another."""
 
+import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+
+# The peak of a process begins with that of the process that starts it, so a small one does.
+_START = """
+import json, os, sys
+pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+code = os.waitstatus_to_exitcode(status)
+os.write(int(sys.argv[1]), json.dumps([code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]).encode())
+"""
 
 
 @dataclass(frozen=True)
@@ -32,19 +43,26 @@ def run(command: Sequence[str], given: str = "", *, quiet: bool = False) -> Ende
     """
     with ExitStack() as stack:
         errors = stack.enter_context(tempfile.TemporaryFile("w+")) if quiet else None
-        process = stack.enter_context(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
-        )
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(given)
-        process.stdin.close()
-        said = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        reader, writer = os.pipe()
+        with os.fdopen(reader) as report:
+            try:
+                starter = [sys.executable, "-S", "-c", _START, str(writer), *command]
+                said = subprocess.run(
+                    starter,
+                    input=given,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                    pass_fds=[writer],
+                    check=True,
+                ).stdout
+            finally:
+                os.close(writer)
+            code, cpu_s, peak_kib = json.load(report)
+        if code:
             why = ""
             if errors is not None:
                 errors.seek(0)
                 why = f": {errors.read()[-1000:]}"
-            raise RuntimeError(f"{' '.join(command[1:])} ended with exit code {process.returncode}{why}")
-    return Ended(said, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20)
+            raise RuntimeError(f"{' '.join(command[1:])} ended with exit code {code}{why}")
+    return Ended(said, cpu_s, peak_kib / 2**20)
