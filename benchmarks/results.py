@@ -143,9 +143,15 @@ def write(results: Results, stem: Path) -> None:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+    commit = _git("rev-parse", "--short", "HEAD")
+    # Not the results themselves, which a run of several benches writes.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude)results")
+    return f"{commit}+" if changed else commit
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _machine() -> dict[str, str | float]:
