@@ -110,7 +110,9 @@ def test_what_is_no_results_file_is_refused_in_one_line(tmp_path, capsys, conten
 @pytest.mark.parametrize("wrong", [{"least": 2.0}, {"value": 10**400}])
 def test_a_figure_that_no_bench_measures_is_refused(wrong):
     figure = {"name": "a", "unit": "s", "value": 1.0} | wrong
-    text = json.dumps({"machine": {}, "benches": [{"name": "x", "taken": "", "commit": "", "figures": [figure]}]})
+    text = json.dumps(
+        {"machine": {}, "benches": [{"name": "x", "taken": "2026-01-01", "commit": "", "figures": [figure]}]}
+    )
     with pytest.raises(ValueError, match="no results"):
         Results.from_json(text)
 
