@@ -11,9 +11,10 @@ from flows.places import SshPlace, TpuSlice, give_back, stop_leftovers, training
 from pipelines.launch.local import KEY_VARIABLE, LocalProcess, stop_marked
 from pipelines.launch.ssh_hosts import SshHosts
 from pipelines.launch.tpu_request import RUN_LABEL
-from tests.flows.test_local import HOLDS_OUT, SAVES_AND_STOPS, alive
+from tests.flows.test_local import HOLDS_OUT, SAVES_AND_STOPS
 from tests.pipelines.launch.conftest import fake, gcloud_home, launch  # noqa: F401
 from tests.pipelines.launch.launching import needs_gcloud
+from tests.processes import is_alive
 
 # A job that needs its own child to end in good order: it waits for it when it is asked to stop.
 WITH_CHILD = """
@@ -51,7 +52,7 @@ def test_the_hook_ends_the_job_of_its_run_and_no_other(monkeypatch):
         stop_leftovers(None, run, None)
         stop_leftovers(None, run, None)
         mine.wait(20)
-        assert alive(other.pid)
+        assert is_alive(other.pid)
         other.terminate()
 
 
