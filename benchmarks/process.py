@@ -1,7 +1,6 @@
 """A program run as a process of its own, with what it took: memory and time of a process are never those of another."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -43,22 +42,19 @@ def run(command: Sequence[str], given: str = "", *, quiet: bool = False) -> Ende
     """
     with ExitStack() as stack:
         errors = stack.enter_context(tempfile.TemporaryFile("w+")) if quiet else None
-        reader, writer = os.pipe()
-        with os.fdopen(reader) as report:
-            try:
-                starter = [sys.executable, "-S", "-c", _START, str(writer), *command]
-                said = subprocess.run(
-                    starter,
-                    input=given,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    text=True,
-                    pass_fds=[writer],
-                    check=True,
-                ).stdout
-            finally:
-                os.close(writer)
-            code, cpu_s, peak_kib = json.load(report)
+        report = stack.enter_context(tempfile.TemporaryFile("w+"))
+        starter = [sys.executable, "-S", "-c", _START, str(report.fileno()), *command]
+        said = subprocess.run(
+            starter,
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            pass_fds=[report.fileno()],
+            check=True,
+        ).stdout
+        report.seek(0)
+        code, cpu_s, peak_kib = json.load(report)
         if code:
             why = ""
             if errors is not None:

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -138,10 +139,11 @@ def kept(stem: Path) -> Results:
 def write(results: Results, stem: Path) -> None:
     """Write `stem`.json and `stem`.md, each as a whole or not at all."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(epath.Path(stem.with_name(f"{stem.name}.json")), results.to_json().encode())
-    write_atomically(epath.Path(stem.with_name(f"{stem.name}.md")), results.to_markdown().encode())
+    for ending, text in ((".json", results.to_json()), (".md", results.to_markdown())):
+        write_atomically(epath.Path(stem.with_name(f"{stem.name}{ending}")), text.encode())
 
 
+@cache  # asked for after each figure
 def _commit() -> str:
     commit = _git("rev-parse", "--short", "HEAD")
     # Not the results themselves, which a run of several benches writes.

@@ -16,6 +16,8 @@ from typing import Any
 from benchmarks.figures import Figure, of_repetitions
 
 BATCH, SIZE, ROUNDS, REPEATS = 8, 32, 2, 3
+# What a command does before anything else.
+_AS_A_COMMAND = "from pipelines.freed_memory import keep_freed_memory; keep_freed_memory()"
 
 
 def figures() -> Iterator[Figure]:
@@ -27,9 +29,8 @@ def figures() -> Iterator[Figure]:
         ("training step", "training_times", "torch_training_times"),
         ("evaluation", "evaluation_times", "torch_evaluation_times"),
     ):
-        # As a command does before anything else; PyTorch frees and takes its memory as it likes.
-        begin = "from pipelines.freed_memory import keep_freed_memory; keep_freed_memory()"
-        rounds = [(_in_process(ours, begin), _in_process(theirs)) for _ in range(ROUNDS)]
+        # PyTorch frees and takes its memory as it likes.
+        rounds = [(_in_process(ours, _AS_A_COMMAND), _in_process(theirs)) for _ in range(ROUNDS)]
         yield of_repetitions(f"{what}, cifar10's network, batch 8", [t for each, _ in rounds for t in each], "s")
         yield of_repetitions(f"{what} of the same network in PyTorch", [t for _, each in rounds for t in each], "s")
         ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in rounds]

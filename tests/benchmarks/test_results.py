@@ -117,9 +117,11 @@ def test_a_figure_that_no_bench_measures_is_refused(wrong):
         Results.from_json(text)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(monkeypatch, capsys):
-    assert main(["--out", "/proc/nowhere/results", "machine"]) == 2
-    assert "/proc/nowhere" in capsys.readouterr().err
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["--out", str(file / "results"), "machine"]) == 2
+    assert str(file) in capsys.readouterr().err
 
 
 def test_a_group_is_what_it_needs_and_what_that_needs():
