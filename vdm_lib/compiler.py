@@ -16,3 +16,17 @@ _OPTIONS: dict[str, dict[str, str | int]] = {
 def compiler_options(mesh: Mesh) -> dict[str, str | int]:
     """Return the options of `jax.jit` for a program of the network on these devices; they change speed, not meaning."""
     return _OPTIONS.get(mesh.devices.flat[0].platform, {})
+
+
+def is_cpu(mesh: Mesh) -> bool:
+    """Return whether programs for these devices are XLA's CPU backend's."""
+    return mesh.devices.flat[0].platform == "cpu"
+
+
+def is_one_cpu(mesh: Mesh) -> bool:
+    """Return whether all of a program runs on one CPU device.
+
+    There the passes over a training step take more time the more instructions they see at once, so that the gradient
+    and the update of the state compile in two thirds of the time as two programs, which run as fast as one.
+    """
+    return is_cpu(mesh) and mesh.size == 1

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vdm_lib.augment import augment
-from vdm_lib.compiler import compiler_options
+from vdm_lib.compiler import compiler_options, is_cpu, is_one_cpu
 from vdm_lib.config import Config
 from vdm_lib.labels import withhold_labels
 from vdm_lib.layers import stack_layers, unstack_layers
@@ -25,6 +25,8 @@ from vdm_lib.state import TrainState, create_state
 from vdm_lib.types import Images, Labels, Params
 
 Metrics = dict[str, Float[Array, ""]]
+GradientStep = Callable[..., tuple[Params, Metrics]]
+UpdateStep = Callable[[TrainState, Params, Metrics], tuple[TrainState, Metrics]]
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 # The key of the labels that are withheld is none of those that the key of a step is split into.
@@ -45,9 +47,14 @@ def _create(config: Config, seed: Any) -> TrainState:
 
 
 @cache  # asked for several times at a start, each of which would trace for a second
+def _stored_shapes(config: Config) -> TrainState:
+    return jax.eval_shape(lambda: _create(config, np.uint32(0)))
+
+
+@cache
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """Return the shapes, types and shardings of the state of an experiment as it is stored; no array is made."""
-    return _placed(jax.eval_shape(lambda: _create(config, np.uint32(0))), config, mesh)
+    return _placed(_stored_shapes(config), config, mesh)
 
 
 @cache
@@ -90,25 +97,20 @@ def init_state(config: Config, mesh: Mesh) -> TrainState:
     return jax.jit(lambda seed: _create(config, seed), out_shardings=shardings)(np.uint32(config.train.seed))
 
 
-def train_step(config: Config, mesh: Mesh) -> TrainStep:
-    """Return the step (state, images) -> (state, metrics), to be called under jit.
+def gradient_step(config: Config, mesh: Mesh) -> GradientStep:
+    """Return the first half of a step, (state, images) -> (gradient, metrics), to be called under jit.
 
-    The state is one `as_trained`. With model.num_classes it is (state, images, labels) -> (state, metrics). Everything
-    random in step n is a function of (train.seed, n). The metrics are of the parameters before the update, with
-    dropout: bpd, its parts and its variance over images with their times and noise, gamma_0, gamma_1, the norms of
-    gradient, update and parameters, learning rate.
+    The state is one `as_trained`; with model.num_classes labels follow the images. Everything random in step n is a
+    function of (train.seed, n). The metrics are of the parameters of the state, with dropout: bpd, its parts and its
+    variance over images with their times and noise, gamma_0, gamma_1.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
     """
     check_divisible(config.train.batch_size, mesh, "train.batch_size", config.train.microbatches)
     model = VDM.for_training(config)
-    optimizer = make_optimizer(config.optim, config.train.steps)
-    learning_rate = learning_rate_schedule(config.optim, config.train.steps)
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    norm = partial(global_norm, packed=on_cpu and mesh.size == 1)
 
-    def step(state: TrainState, images: Images, labels: Labels | None = None) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, images: Images, labels: Labels | None = None) -> tuple[Params, Metrics]:
         assert (labels is not None) == (config.model.num_classes > 0)
         # The key of the initial parameters is the root itself, never folded in with a step.
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
@@ -131,7 +133,7 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
 
         def of_device(params: Params, batch: Any) -> tuple[Params, Metrics]:
             return mean_over_parts(
-                lambda part: gradient_and_terms(params, part), batch, config.train.microbatches, unrolled=on_cpu
+                lambda part: gradient_and_terms(params, part), batch, config.train.microbatches, unrolled=is_cpu(mesh)
             )
 
         gradient, metrics = mean_over_devices(of_device, state.params, batch, mesh)
@@ -139,11 +141,26 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
         gradient = jax.lax.with_sharding_constraint(gradient, shardings.ema_params)
         # Not of each part of the batch: between parts the mean differs too.
         metrics["var_bpd"] = metrics.pop("bpd_square") - jnp.square(metrics["bpd"])
+        metrics |= {f"gamma_{t}": model.gamma(state.params, jnp.asarray(float(t))) for t in (0, 1)}
+        return gradient, metrics
+
+    return step
+
+
+def update_step(config: Config, mesh: Mesh) -> UpdateStep:
+    """Return the second half of a step, (state, gradient, metrics) -> (state, metrics), to be called under jit.
+
+    The metrics are those of `gradient_step` with the norms of gradient, update and parameters before it, and the
+    learning rate.
+    """
+    optimizer = make_optimizer(config.optim, config.train.steps)
+    learning_rate = learning_rate_schedule(config.optim, config.train.steps)
+    norm = partial(global_norm, packed=is_one_cpu(mesh))
+
+    def step(state: TrainState, gradient: Params, metrics: Metrics) -> tuple[TrainState, Metrics]:
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics |= {
-            "gamma_0": model.gamma(state.params, jnp.asarray(0.0)),
-            "gamma_1": model.gamma(state.params, jnp.asarray(1.0)),
+        metrics = metrics | {
             "gradient_norm": norm(gradient),
             "update_norm": norm(updates),
             "parameter_norm": norm(state.params),
@@ -164,18 +181,37 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
     return step
 
 
-def make_train_step(config: Config, mesh: Mesh) -> Any:
-    """Return the jitted step of `train_step`; the state's buffers are donated.
+def train_step(config: Config, mesh: Mesh) -> TrainStep:
+    """Return the step (state, images) -> (state, metrics) of both halves, to be called under jit.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
     """
+    gradient_of, update = gradient_step(config, mesh), update_step(config, mesh)
+
+    def step(state: TrainState, images: Images, labels: Labels | None = None) -> tuple[TrainState, Metrics]:
+        return update(state, *gradient_of(state, images, labels))
+
+    return step
+
+
+def make_train_step(config: Config, mesh: Mesh) -> Any:
+    """Return the step of `train_step` under jit; the state's buffers are donated.
+
+    On one CPU it calls a program for each half (`vdm_lib/compiler.py`), elsewhere it is one program.
+
+    Raises:
+      MachineError: the devices cannot share the batch evenly.
+    """
+    jit = partial(jax.jit, compiler_options=compiler_options(mesh))
+    if is_one_cpu(mesh):
+        gradient_of, update = jit(gradient_step(config, mesh)), jit(update_step(config, mesh), donate_argnums=0)
+        return lambda state, *batch: update(state, *gradient_of(state, *batch))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_trained_state(config, mesh))
     inputs = [split_by_image(mesh)] * (2 if config.model.num_classes else 1)
-    return jax.jit(
+    return jit(
         train_step(config, mesh),
         in_shardings=(shardings, *inputs),
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
-        compiler_options=compiler_options(mesh),
     )

@@ -3,24 +3,28 @@
 import contextlib
 import ctypes
 import dataclasses
+import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.stages import Compiled
 from jaxtyping import Array, Int
 
 from pipelines.memory import peak_bytes
 from pipelines.planning.work import count_work
-from vdm_lib.compiler import compiler_options
+from vdm_lib.compiler import compiler_options, is_one_cpu
 from vdm_lib.config import Config
 from vdm_lib.feed import Feed
 from vdm_lib.sharding import replicated
 from vdm_lib.state import TrainState
-from vdm_lib.train import Metrics, abstract_trained_state, train_step
+from vdm_lib.train import Metrics, UpdateStep, abstract_trained_state, gradient_step, update_step
+from vdm_lib.types import Params
 
 Step = Callable[[TrainState, Any, Int[Array, " devices"]], tuple[TrainState, Metrics, Int[Array, ""]]]
 
@@ -59,31 +63,68 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
       MachineError: the devices cannot share the batch evenly.
     """
     started = time.monotonic()
-    plain = train_step(config, mesh)
+    gradient_of, update = gradient_step(config, mesh), update_step(config, mesh)
 
-    def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
-        state, metrics = plain(state, feed.images(inputs), feed.labels(inputs))
-        return state, metrics, jnp.max(wishes)
+    @jax.jit
+    def gradient(state: TrainState, inputs: Any, wishes: Any) -> tuple[Params, Metrics, Any]:
+        return *gradient_of(state, feed.images(inputs), feed.labels(inputs)), jnp.max(wishes)
 
     state, inputs = abstract_trained_state(config, mesh), feed.inputs(0)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    whole = replicated(mesh)
-    jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
-    # Not to jit: it is traced again below as a part of another program, and a part may have no options.
-    compiled = jitted.lower(state, inputs, wishes).compile(compiler_options(mesh))
+    compile_halves = _compile_apart if is_one_cpu(mesh) else _compile_together
+    step, peak = compile_halves(gradient, update, mesh, state, inputs, wishes)
     seconds = time.monotonic() - started
     _return_freed_memory()
     if config.model.remat:
         without = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
         images, labels = jax.eval_shape(lambda inputs: (feed.images(inputs), feed.labels(inputs)), inputs)
-        flops = count_work(train_step(without, mesh), state, images, labels).flops
+        flops = count_work(gradient_step(without, mesh), state, images, labels).flops
     else:
         # Traced already: jit keeps the trace.
-        flops = count_work(jitted, state, inputs, wishes).flops
+        flops = count_work(gradient, state, inputs, wishes).flops
     state_bytes = sum(
-        leaf.dtype.itemsize * _size(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state)
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state)
     )
-    return Program(compiled, seconds, peak_bytes(compiled), state_bytes, flops)
+    return Program(step, seconds, peak, state_bytes, flops)
+
+
+def _compile_together(
+    gradient: Any, update: UpdateStep, mesh: Mesh, state: TrainState, inputs: Any, wishes: Any
+) -> tuple[Step, int]:
+    """Return both halves of the step as one program, and what a device needs to run it, in bytes."""
+
+    def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
+        of_batch, metrics, heard = gradient(state, inputs, wishes)
+        return *update(state, of_batch, metrics), heard
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    whole = replicated(mesh)
+    jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
+    compiled = jitted.lower(state, inputs, wishes).compile(compiler_options(mesh))
+    return compiled, peak_bytes(compiled)
+
+
+def _compile_apart(
+    gradient: Any, update: UpdateStep, mesh: Mesh, state: TrainState, inputs: Any, wishes: Any
+) -> tuple[Step, int]:
+    """Return both halves of the step as a program each, and what the device needs to run them, in bytes."""
+    options = compiler_options(mesh)
+    lowered = gradient.lower(state, inputs, wishes)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        compiling = pool.submit(lowered.compile, options)
+        second = jax.jit(update, donate_argnums=0).lower(state, *lowered.out_info[:2]).compile(options)
+        first = compiling.result()
+
+    def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
+        of_batch, metrics, heard = first(state, inputs, wishes)
+        return *second(state, of_batch, metrics), heard
+
+    held = _num_bytes((state, inputs, wishes))
+    return step, held + max(_bytes_beside(first), _num_bytes(lowered.out_info) + _bytes_beside(second))
+
+
+def _bytes_beside(compiled: Compiled) -> int:
+    """Return what a program takes beside its arguments, in bytes."""
+    return peak_bytes(compiled) - compiled.memory_analysis().argument_size_in_bytes
 
 
 def _return_freed_memory() -> None:
@@ -92,8 +133,5 @@ def _return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+def _num_bytes(arrays: Any) -> int:
+    return sum(leaf.dtype.itemsize * leaf.size for leaf in jax.tree.leaves(arrays))

@@ -4,7 +4,7 @@ import numpy as np
 
 import configs
 from vdm_lib.sharding import make_mesh, split_longest_axis
-from vdm_lib.train import init_state, make_train_step
+from vdm_lib.train import init_state, make_train_step, train_step
 
 MESH = make_mesh()
 
@@ -28,6 +28,23 @@ def test_an_update_that_is_not_finite_is_left_out_if_asked():
     whole, metrics = step(init_state(config, MESH), images)
     assert np.isfinite(metrics["bpd"])
     assert not np.array_equal(whole.opt_state[0].nu["gamma"]["w"], np.zeros(1))
+
+
+def test_two_programs_do_what_one_does():
+    config = configs.load("debug", {"optim.warmup_steps": 0, "data.augmentation": "flip_rotate"})
+    images = np.random.default_rng(0).integers(0, 17, (config.train.batch_size, *config.data.image_shape), np.uint8)
+    apart, together = make_train_step(config, MESH), jax.jit(train_step(config, MESH))
+    # On one CPU the first is no single program, so that this compares two things.
+    assert not hasattr(apart, "lower")
+    states = [init_state(config, MESH)] * 2
+    for _ in range(2):
+        (first, found), (second, expected) = together(states[0], images), apart(states[1], images)
+        assert found.keys() == expected.keys()
+        for name in found:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
+        states = [first, second]
+    for leaf, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-5)
 
 
 def test_the_longest_axis_that_divides_is_split():
