@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vdm_lib.errors import CheckpointError
+from vdm_lib.errors import CheckpointError, ConfigError
 
 _RENEW_EVERY_S, _STALE_AFTER_S = 60.0, 300.0
 
@@ -25,6 +25,7 @@ def lock(workdir: str) -> Iterator[None]:
     """Hold a run directory, made if absent, for one training run.
 
     Raises:
+      ConfigError: it is a file.
       CheckpointError: another run trains in it.
     """
     with _lease(workdir) if workdir.startswith("gs://") else _flock(Path(workdir)):
@@ -33,6 +34,8 @@ def lock(workdir: str) -> Iterator[None]:
 
 @contextmanager
 def _flock(directory: Path) -> Iterator[None]:
+    if directory.is_file():
+        raise ConfigError(f"{directory} is a file: choose another run directory")
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("a+") as file:
         try:

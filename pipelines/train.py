@@ -7,6 +7,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
+from pipelines.freed_memory import return_freed_memory
 from pipelines.memory import out_of_memory_explained
 from pipelines.progress import Progress
 from pipelines.results import TrainResult
@@ -135,6 +136,8 @@ def _loop(
                 progress.report(*summary(row))
             if saving:
                 checkpoints.save(as_stored(state, config, mesh), metadata)
+                # What it leaves in the heap can move the blocks of the steps that follow.
+                return_freed_memory()
                 wishes.saved()
                 # Not at those that the clock asks for: where steps take seconds, pictures take minutes.
                 draw = train.sample_images and done % train.checkpoint_every == 0 and wish is not Wish.STOP

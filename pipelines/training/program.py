@@ -1,7 +1,5 @@
 """The compiled training step: made once, ahead of time, with what it costs."""
 
-import contextlib
-import ctypes
 import dataclasses
 import math
 import time
@@ -16,6 +14,7 @@ from jax.sharding import Mesh
 from jax.stages import Compiled
 from jaxtyping import Array, Int
 
+from pipelines.freed_memory import make_room_beside, return_freed_memory
 from pipelines.memory import peak_bytes
 from pipelines.planning.work import count_work
 from vdm_lib.compiler import compiler_options, is_one_cpu
@@ -73,7 +72,8 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     compile_halves = _compile_apart if is_one_cpu(mesh) else _compile_together
     step, peak = compile_halves(gradient, update, mesh, state, inputs, wishes)
     seconds = time.monotonic() - started
-    _return_freed_memory()
+    # 0.6 GiB of the compiler's for cifar10.
+    return_freed_memory()
     if config.model.remat:
         without = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
         images, labels = jax.eval_shape(lambda inputs: (feed.images(inputs), feed.labels(inputs)), inputs)
@@ -118,19 +118,14 @@ def _compile_apart(
         of_batch, metrics, heard = first(state, inputs, wishes)
         return *second(state, of_batch, metrics), heard
 
-    held = _num_bytes((state, inputs, wishes))
-    return step, held + max(_bytes_beside(first), _num_bytes(lowered.out_info) + _bytes_beside(second))
+    held, handed_over = _num_bytes((state, inputs, wishes)), _num_bytes(lowered.out_info)
+    make_room_beside(first.memory_analysis().temp_size_in_bytes)
+    return step, held + max(_bytes_beside(first), handed_over + _bytes_beside(second))
 
 
 def _bytes_beside(compiled: Compiled) -> int:
     """Return what a program takes beside its arguments, in bytes."""
     return peak_bytes(compiled) - compiled.memory_analysis().argument_size_in_bytes
-
-
-def _return_freed_memory() -> None:
-    """Give back to the system what the compiler has freed, which glibc keeps: 0.6 GiB for cifar10."""
-    with contextlib.suppress(OSError, AttributeError):  # another libc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _num_bytes(arrays: Any) -> int:

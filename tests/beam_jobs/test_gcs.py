@@ -80,6 +80,7 @@ for place, name in places.items():
 """
 
 
+@pytest.mark.slow  # two processes that read six sources each
 def test_every_source_is_read_from_a_bucket(gcs, cifar10_versions, tmp_path):
     folders, archives = cifar10_versions
     root = folders["binary"].parent

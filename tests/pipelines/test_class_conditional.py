@@ -15,6 +15,8 @@ from vdm_lib.errors import ConfigError
 from vdm_lib.images import grid
 from vdm_lib.samplers.sampler import Sampler
 
+# Two trainings and three compiled networks, a minute; labels in the network and the samplers are tested in vdm_lib.
+pytestmark = pytest.mark.slow
 CONDITIONAL = {"model.num_classes": 10, "model.label_dropout": 0.5}
 
 

@@ -174,6 +174,13 @@ def test_a_run_cannot_be_shortened(run, digits_dir, capfd):
     assert (run / "config.json").read_bytes() == before
 
 
+def test_a_file_is_no_run_directory(digits_dir, tmp_path, capfd):
+    file = tmp_path / "notes"
+    file.write_text("mine")
+    fails_with(["train", "debug", "--data", digits_dir, "--workdir", str(file)], 2, "is a file: choose another", capfd)
+    assert file.read_text() == "mine"
+
+
 def test_a_run_directory_is_trained_in_by_one_process(run, digits_dir, capfd):
     words = ["train", "debug", "train.steps=7", "--data", digits_dir, "--workdir", str(run)]
     with lock(str(run)):

@@ -67,3 +67,39 @@ def test_commands_of_the_network_do_it_and_others_do_not():
     assert done.stdout.split("\n")[:-1] == [
         "train 1", "eval 2", "sample 3", "sample-quality 4", "prepare 4", "plan 4", "--help 4",
     ]  # fmt: skip
+
+
+# While a program has its block, something small is taken that stays; the next block is as large and a few bytes more,
+# as glibc takes for an aligned one.
+PROGRAM = f"""
+import ctypes, sys
+from pipelines.freed_memory import keep_freed_memory, make_room_beside
+keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+large = {MEBIBYTES} << 20
+if sys.argv[1:] == ["with_room"]:
+    make_room_beside(large)
+places = []
+for step in range(20):
+    block = libc.malloc(large + 64 * step)
+    places.append(block)
+    kept = libc.malloc(1 << 20)
+    libc.free(block)
+print((max(places) - min(places)) >> 20)
+"""
+
+
+def _mib_that_the_block_moved(*arguments: str) -> int:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], env=clean, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@needs_glibc
+def test_the_largest_block_finds_its_memory_again():
+    assert _mib_that_the_block_moved() >= MEBIBYTES
+    assert _mib_that_the_block_moved("with_room") == 0

@@ -79,6 +79,7 @@ def test_a_checkpoint_of_the_original_is_evaluated_as_it_lies(run, published, di
     assert theirs | speed == ours | speed
 
 
+@pytest.mark.slow  # compiles an evaluation of its own
 def test_a_checkpoint_of_the_original_is_read_from_a_bucket(gcs, run, published, digits_dir, tmp_path):
     for path in published.iterdir():
         gcs.store.put("bucket", f"vdm/checkpoints-0/{path.name}", path.read_bytes())

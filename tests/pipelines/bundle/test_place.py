@@ -80,6 +80,7 @@ def test_an_upload_that_fails_leaves_nothing(gcs):
     assert gcs.store.objects["bucket"] == {}
 
 
+@pytest.mark.slow  # three processes that load jax and gcsfs
 def test_promote_and_rollback_in_a_bucket(gcs, bundle, tmp_path):
     done = in_process(gcs, sys.executable, "-c", PROMOTE, str(bundle), "gs://bucket/registry")
     assert done.returncode == 0, done.stderr
