@@ -50,7 +50,7 @@ def make_room_beside(num_bytes: int) -> None:
     than it was given, the next one takes new memory: a training of `cifar10` held 6.2 GiB in one run, 9.7 in the next.
 
     Args:
-      num_bytes: of the largest block. The piece takes no memory before it is used.
+      num_bytes: of the largest block. The piece takes addresses, but no memory before it is used.
     """
     with contextlib.suppress(OSError, AttributeError):  # another libc
         libc = ctypes.CDLL(None)
