@@ -108,15 +108,19 @@ def _compile_apart(
 ) -> tuple[Step, int]:
     """Return both halves of the step as a program each, and what the device needs to run them, in bytes."""
     options = compiler_options(mesh)
-    lowered = gradient.lower(state, inputs, wishes)
+    # The update is compiled while the gradient is traced; of the metrics it takes the bpd alone.
+    of_batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state.params)
+    bpd = {"bpd": jax.ShapeDtypeStruct((), jnp.float32)}
+    updating = jax.jit(update, donate_argnums=0).lower(state, of_batch, bpd)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        compiling = pool.submit(lowered.compile, options)
-        second = jax.jit(update, donate_argnums=0).lower(state, *lowered.out_info[:2]).compile(options)
-        first = compiling.result()
+        compiling = pool.submit(updating.compile, options)
+        lowered = gradient.lower(state, inputs, wishes)
+        first, second = lowered.compile(options), compiling.result()
 
     def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
         of_batch, metrics, heard = first(state, inputs, wishes)
-        return *second(state, of_batch, metrics), heard
+        state, norms = second(state, of_batch, {"bpd": metrics["bpd"]})
+        return state, metrics | norms, heard
 
     held, handed_over = _num_bytes((state, inputs, wishes)), _num_bytes(lowered.out_info)
     make_room_beside(first.memory_analysis().temp_size_in_bytes)
