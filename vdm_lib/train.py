@@ -150,8 +150,8 @@ def gradient_step(config: Config, mesh: Mesh) -> GradientStep:
 def update_step(config: Config, mesh: Mesh) -> UpdateStep:
     """Return the second half of a step, (state, gradient, metrics) -> (state, metrics), to be called under jit.
 
-    The metrics are those of `gradient_step` with the norms of gradient, update and parameters before it, and the
-    learning rate.
+    The metrics are those of `gradient_step`, of which it looks at bpd alone, with the norms of gradient, update and
+    parameters before it, and the learning rate.
     """
     optimizer = make_optimizer(config.optim, config.train.steps)
     learning_rate = learning_rate_schedule(config.optim, config.train.steps)

@@ -108,7 +108,7 @@ def _compile_apart(
 ) -> tuple[Step, int]:
     """Return both halves of the step as a program each, and what the device needs to run them, in bytes."""
     options = compiler_options(mesh)
-    # The update is compiled while the gradient is traced; of the metrics it takes the bpd alone.
+    # The update is compiled while the gradient is traced, whose metrics are not known then: it looks at bpd alone.
     of_batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state.params)
     bpd = {"bpd": jax.ShapeDtypeStruct((), jnp.float32)}
     updating = jax.jit(update, donate_argnums=0).lower(state, of_batch, bpd)

@@ -32,12 +32,15 @@ print(faults[-1])
 """
 
 
-def _faults_of_the_third_time(**environment: str) -> int:
+def _printed_number(code: str, *arguments: str, **environment: str) -> int:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], env={**clean, **environment}, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=True)
     return int(done.stdout)
+
+
+def _faults_of_the_third_time(**environment: str) -> int:
+    return _printed_number(CODE, **environment)
 
 
 @needs_glibc
@@ -92,11 +95,7 @@ print((max(places) - min(places)) >> 20)
 
 
 def _mib_that_the_block_moved(*arguments: str) -> int:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], env=clean, capture_output=True, text=True, check=True
-    )
-    return int(done.stdout)
+    return _printed_number(PROGRAM, *arguments)
 
 
 @needs_glibc
