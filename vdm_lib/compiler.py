@@ -26,7 +26,7 @@ def is_cpu(mesh: Mesh) -> bool:
 def is_one_cpu(mesh: Mesh) -> bool:
     """Return whether all of a program runs on one CPU device.
 
-    There the passes over a training step take more time the more instructions they see at once, so that the gradient
-    and the update of the state compile in four fifths of the time as two programs, which run as fast as one.
+    There XLA's passes over a training step take more time the more instructions they see at once, so that it is
+    compiled in parts, which run as fast as the whole.
     """
     return is_cpu(mesh) and mesh.size == 1

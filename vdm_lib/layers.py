@@ -14,8 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vdm_lib.types import Params
+
 _LAYER = re.compile(r"((?:down|up)\.(?:block|attn))_(\d+)")
 _STACK = re.compile(r"(?:down|up)\.(?:block|attn)")
+_ANY_LAYER = re.compile(r"(?:down|mid|up)\.(?:block|attn)_\d+")
+_NETWORK = "score_model"
 _LAST = {"down.block": "mid.block_1", "down.attn": "mid.attn_1"}
 
 
@@ -32,6 +36,24 @@ def stack_layers(tree: Any) -> Any:
 def unstack_layers(tree: Any) -> Any:
     """Return the tree that `stack_layers` made this one of."""
     return _map_mappings(tree, _STACK, _with_layers_apart)
+
+
+def split_layers(params: Params) -> dict[str, Params]:
+    """Return the parameters of each layer by its name, and under an empty name the tree of what is in no layer.
+
+    Args:
+      params: all parameters, or a tree like that.
+    """
+    layers = {name: entry for name, entry in params[_NETWORK].items() if _ANY_LAYER.fullmatch(name)}
+    others = {name: entry for name, entry in params[_NETWORK].items() if name not in layers}
+    return layers | {"": params | {_NETWORK: others}}
+
+
+def join_layers(split: Mapping[str, Params]) -> Params:
+    """Return the tree that `split_layers` made this of."""
+    layers = dict(split)
+    params = layers.pop("")
+    return params | {_NETWORK: params[_NETWORK] | layers}
 
 
 def _map_mappings(tree: Any, names: re.Pattern[str], change: Callable[[Mapping[str, Any]], Any]) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -19,14 +18,13 @@ from vdm_lib.layers import stack_layers, unstack_layers
 from vdm_lib.likelihood import nats_to_bpd
 from vdm_lib.microbatches import mean_over_parts
 from vdm_lib.model import VDM, Losses, Noise, loops_over_layers
-from vdm_lib.optim import global_norm, learning_rate_schedule, make_optimizer, update_ema
+from vdm_lib.optim import make_optimizer
 from vdm_lib.sharding import check_divisible, mean_over_devices, replicated, split_by_image, state_shardings
 from vdm_lib.state import TrainState, create_state
-from vdm_lib.types import Images, Labels, Params
+from vdm_lib.types import Images, Labels, Metrics, Params
+from vdm_lib.update import compile_update_by_layer, update_step
 
-Metrics = dict[str, Float[Array, ""]]
 GradientStep = Callable[..., tuple[Params, Metrics]]
-UpdateStep = Callable[[TrainState, Params, Metrics], tuple[TrainState, Metrics]]
 TrainStep = Callable[..., tuple[TrainState, Metrics]]
 
 # The key of the labels that are withheld is none of those that the key of a step is split into.
@@ -147,47 +145,13 @@ def gradient_step(config: Config, mesh: Mesh) -> GradientStep:
     return step
 
 
-def update_step(config: Config, mesh: Mesh) -> UpdateStep:
-    """Return the second half of a step, (state, gradient, metrics) -> (state, metrics), to be called under jit.
-
-    The metrics are those of `gradient_step`, of which it looks at bpd alone, with the norms of gradient, update and
-    parameters before it, and the learning rate.
-    """
-    optimizer = make_optimizer(config.optim, config.train.steps)
-    learning_rate = learning_rate_schedule(config.optim, config.train.steps)
-    norm = partial(global_norm, packed=is_one_cpu(mesh))
-
-    def step(state: TrainState, gradient: Params, metrics: Metrics) -> tuple[TrainState, Metrics]:
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = metrics | {
-            "gradient_norm": norm(gradient),
-            "update_norm": norm(updates),
-            "parameter_norm": norm(state.params),
-            "learning_rate": jnp.asarray(learning_rate(state.step)),
-        }
-        new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            ema_params=update_ema(state.ema_params, params, config.optim.ema_rate),
-            opt_state=opt_state,
-        )
-        if config.train.on_nan == "skip":
-            usable = jnp.isfinite(metrics["bpd"]) & jnp.isfinite(metrics["gradient_norm"])
-            kept = jax.tree.map(lambda new, old: jnp.where(usable, new, old), new_state, state)
-            new_state = kept.replace(step=new_state.step)
-        return new_state, metrics
-
-    return step
-
-
 def train_step(config: Config, mesh: Mesh) -> TrainStep:
     """Return the step (state, images) -> (state, metrics) of both halves, to be called under jit.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
     """
-    gradient_of, update = gradient_step(config, mesh), update_step(config, mesh)
+    gradient_of, update = gradient_step(config, mesh), update_step(config)
 
     def step(state: TrainState, images: Images, labels: Labels | None = None) -> tuple[TrainState, Metrics]:
         return update(state, *gradient_of(state, images, labels))
@@ -198,14 +162,15 @@ def train_step(config: Config, mesh: Mesh) -> TrainStep:
 def make_train_step(config: Config, mesh: Mesh) -> Any:
     """Return the step of `train_step` under jit; the state's buffers are donated.
 
-    On one CPU it calls a program for each half (`vdm_lib/compiler.py`), elsewhere it is one program.
+    On one CPU it is a program for the gradient and some for the update (`vdm_lib/update.py`), elsewhere one program.
 
     Raises:
       MachineError: the devices cannot share the batch evenly.
     """
     jit = partial(jax.jit, compiler_options=compiler_options(mesh))
     if is_one_cpu(mesh):
-        gradient_of, update = jit(gradient_step(config, mesh)), jit(update_step(config, mesh), donate_argnums=0)
+        gradient_of = jit(gradient_step(config, mesh))
+        update = compile_update_by_layer(config, mesh, abstract_trained_state(config, mesh)).step
         return lambda state, *batch: update(state, *gradient_of(state, *batch))
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_trained_state(config, mesh))
     inputs = [split_by_image(mesh)] * (2 if config.model.num_classes else 1)

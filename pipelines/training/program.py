@@ -22,8 +22,9 @@ from vdm_lib.config import Config
 from vdm_lib.feed import Feed
 from vdm_lib.sharding import replicated
 from vdm_lib.state import TrainState
-from vdm_lib.train import Metrics, UpdateStep, abstract_trained_state, gradient_step, update_step
-from vdm_lib.types import Params
+from vdm_lib.train import abstract_trained_state, gradient_step
+from vdm_lib.types import Metrics, Params
+from vdm_lib.update import compile_update_by_layer, update_step
 
 Step = Callable[[TrainState, Any, Int[Array, " devices"]], tuple[TrainState, Metrics, Int[Array, ""]]]
 
@@ -62,7 +63,7 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
       MachineError: the devices cannot share the batch evenly.
     """
     started = time.monotonic()
-    gradient_of, update = gradient_step(config, mesh), update_step(config, mesh)
+    gradient_of = gradient_step(config, mesh)
 
     @jax.jit
     def gradient(state: TrainState, inputs: Any, wishes: Any) -> tuple[Params, Metrics, Any]:
@@ -70,7 +71,7 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
 
     state, inputs = abstract_trained_state(config, mesh), feed.inputs(0)
     compile_halves = _compile_apart if is_one_cpu(mesh) else _compile_together
-    step, peak = compile_halves(gradient, update, mesh, state, inputs, wishes)
+    step, peak = compile_halves(gradient, config, mesh, state, inputs, wishes)
     seconds = time.monotonic() - started
     # 0.6 GiB of the compiler's for cifar10.
     return_freed_memory()
@@ -88,9 +89,10 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
 
 
 def _compile_together(
-    gradient: Any, update: UpdateStep, mesh: Mesh, state: TrainState, inputs: Any, wishes: Any
+    gradient: Any, config: Config, mesh: Mesh, state: TrainState, inputs: Any, wishes: Any
 ) -> tuple[Step, int]:
-    """Return both halves of the step as one program, and what a device needs to run it, in bytes."""
+    """Return gradient and update as one program, and what a device needs to run it, in bytes."""
+    update = update_step(config)
 
     def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
         of_batch, metrics, heard = gradient(state, inputs, wishes)
@@ -104,27 +106,21 @@ def _compile_together(
 
 
 def _compile_apart(
-    gradient: Any, update: UpdateStep, mesh: Mesh, state: TrainState, inputs: Any, wishes: Any
+    gradient: Any, config: Config, mesh: Mesh, state: TrainState, inputs: Any, wishes: Any
 ) -> tuple[Step, int]:
-    """Return both halves of the step as a program each, and what the device needs to run them, in bytes."""
-    options = compiler_options(mesh)
-    # The update is compiled while the gradient is traced, whose metrics are not known then: it looks at bpd alone.
-    of_batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state.params)
-    bpd = {"bpd": jax.ShapeDtypeStruct((), jnp.float32)}
-    updating = jax.jit(update, donate_argnums=0).lower(state, of_batch, bpd)
+    """Return gradient and update as programs of their own, and what the device needs to run them, in bytes."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        compiling = pool.submit(updating.compile, options)
+        compiling = pool.submit(compile_update_by_layer, config, mesh, state)
         lowered = gradient.lower(state, inputs, wishes)
-        first, second = lowered.compile(options), compiling.result()
+        gradient_of, update = lowered.compile(compiler_options(mesh)), compiling.result()
 
     def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
-        of_batch, metrics, heard = first(state, inputs, wishes)
-        state, norms = second(state, of_batch, {"bpd": metrics["bpd"]})
-        return state, metrics | norms, heard
+        of_batch, metrics, heard = gradient_of(state, inputs, wishes)
+        return *update.step(state, of_batch, metrics), heard
 
     held, handed_over = _num_bytes((state, inputs, wishes)), _num_bytes(lowered.out_info)
-    make_room_beside(first.memory_analysis().temp_size_in_bytes)
-    return step, held + max(_bytes_beside(first), handed_over + _bytes_beside(second))
+    make_room_beside(gradient_of.memory_analysis().temp_size_in_bytes)
+    return step, held + max(_bytes_beside(gradient_of), handed_over + max(map(_bytes_beside, update.programs)))
 
 
 def _bytes_beside(compiled: Compiled) -> int:
