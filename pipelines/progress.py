@@ -1,6 +1,7 @@
 """How far a job is: a bar on a terminal, one line at intervals elsewhere; both on stderr."""
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 5.0
+# Facts tell the speed in units of their own: 80 columns have no room for both.
+_BAR_WITH_FACTS = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 class Progress:
@@ -16,7 +19,7 @@ class Progress:
 
     def __init__(self, what: str, *, total: int, unit: str, done: int = 0, silent: bool = False) -> None:
         """Start at `done` of `total` units; `silent` shows nothing, as on all processes but the first."""
-        self._silent, self._terminal = silent, sys.stderr.isatty() and not silent
+        self._silent, self._terminal = silent, _is_terminal() and not silent
         self._what, self._total, self._unit, self._done = what, total, unit, done
         self._started, self._first = time.monotonic(), done
         self._reported = -_SECONDS_BETWEEN_LINES
@@ -51,12 +54,19 @@ class Progress:
         """Show what there is to know at this point: beside the bar, or as a line with the time left."""
         now = time.monotonic()
         if self._terminal:
+            if facts:
+                self._bar.bar_format = _BAR_WITH_FACTS
             self._bar.set_postfix_str(", ".join(facts), refresh=False)
         elif now - self._reported >= _SECONDS_BETWEEN_LINES or self._done == self._total:
             self._reported = now
             left = (now - self._started) / max(self._done - self._first, 1) * (self._total - self._done)
             count = f"{self._unit} {self._done:,} of {self._total:,}"
             self.say(", ".join((count, *facts, f"{tqdm.format_interval(left)} left")))
+
+
+def _is_terminal() -> bool:
+    """Return whether stderr is a terminal of some width: a bar on one that says 0 columns is not to be seen."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 def tell(what: str, line: str) -> None:

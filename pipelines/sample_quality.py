@@ -138,8 +138,8 @@ def _against_train(samples: np.ndarray, train: Split, test: Split, picture: str)
     return {
         "distance to the nearest train image, samples (levels)": _mean(of_samples),
         "distance to the nearest train image, test images (levels)": _mean(of_test),
-        "samples nearer to train than 99 % of test images": _mean(near.astype(np.float64)),
-        "copies of train images": _mean((of_samples == 0.0).astype(np.float64)),
+        "samples nearer to train than 99 % of test images": quality.share(near),
+        "copies of train images": quality.share(of_samples == 0.0),
     }
 
 
@@ -177,7 +177,7 @@ def _protocol(network: FeatureNetwork) -> dict[str, Any]:
         "resize": resize,
         "fid_error": "deviation over 20 bootstrap samples of both sets",
         "kid_error": "deviation of the mean over 100 random subsets of at most 1000",
-        "precision_recall": "third nearest neighbours, binomial error",
+        "precision_recall": "third nearest neighbours, errors of shares",
     }
 
 

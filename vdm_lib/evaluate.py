@@ -76,7 +76,10 @@ def check_data(config: Config, split: Split) -> None:
     """Raise DataError if the images of a split are not what an experiment is for."""
     shape = tuple(split.images.shape[1:])
     if shape != config.data.image_shape:
-        raise DataError(f"{config.name} is for images of shape {config.data.image_shape}, the data has {shape}")
+        raise DataError(
+            f"{config.name} is for images of shape {config.data.image_shape}, the data has {shape}: "
+            f"prepare other data or set data.image_shape={list(shape)}".replace(", ", ",")
+        )
     if split.num_levels != config.data.num_levels:
         raise DataError(
             f"{config.name} is for {config.data.num_levels} levels a channel, the data has {split.num_levels}: "

@@ -78,7 +78,7 @@ def kid_with_error(
 
 
 def precision_recall(x: Features, y: Features, neighbours: int = 3) -> tuple[Measured, Measured]:
-    """Return precision and recall of samples x against images y, Eq. (3), with their binomial errors."""
+    """Return precision and recall of samples x against images y, Eq. (3), with the errors of shares."""
     return _covered(x, y, neighbours), _covered(y, x, neighbours)
 
 
@@ -87,8 +87,17 @@ def _covered(points: Features, manifold: Features, neighbours: int) -> Measured:
     # A point is its own nearest neighbour.
     radii = np.concatenate([np.partition(d, neighbours, axis=1)[:, neighbours] for d in _squared(manifold, manifold)])
     inside = np.concatenate([(d <= radii).any(axis=1) for d in _squared(points, manifold)])
-    share = float(inside.mean())
-    return Measured(share, (share * (1.0 - share) / len(points)) ** 0.5)
+    return share(inside)
+
+
+def share(yes: np.ndarray) -> Measured:
+    """Return the share of what is true, [n], and the deviation of what is known of it.
+
+    It is that of the Beta distribution which n answers, k of them true, leave of a uniform one:
+    sqrt((k + 1) (n - k + 1) / (n + 3)) / (n + 2). For large n that is the binomial error, but it is never 0.
+    """
+    n, k = len(yes), int(yes.sum())
+    return Measured(k / n, ((k + 1) * (n - k + 1) / (n + 3)) ** 0.5 / (n + 2))
 
 
 def nearest(points: Features, others: Features) -> tuple[Float[np.ndarray, " _"], np.ndarray]:

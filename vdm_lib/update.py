@@ -20,6 +20,7 @@ from vdm_lib.compiler import compiler_options
 from vdm_lib.config import Config
 from vdm_lib.layers import join_layers, split_layers
 from vdm_lib.optim import learning_rate_schedule, make_optimizer, sum_of_squares, update_ema
+from vdm_lib.sharding import replicated
 from vdm_lib.state import TrainState
 from vdm_lib.types import Metrics, Params, Scalar
 
@@ -64,7 +65,8 @@ def compile_update_by_layer(config: Config, mesh: Mesh, state: TrainState) -> Up
       state: arrays or shapes; layers that are stacked are updated with what is in no layer.
     """
     jit = partial(jax.jit, compiler_options=compiler_options(mesh))
-    number = jax.ShapeDtypeStruct((), jnp.float32)
+    # Said where it is: a program of such numbers alone would be made for jax's default device.
+    number = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
     counters, layers = _counters(state), _layers(_trees(state))
     # All layers get the same counters, so that they are not given away to the first.
     squares, update = jit(_squares), jit(_update_of_layer(config), donate_argnums=0)

@@ -14,8 +14,15 @@ def add_to(commands: Subcommands) -> None:
     export.add_argument("--step", type=int, help="step of the checkpoint (default: the newest)")
     export.add_argument("--out", type=path, required=True, help="bundle directory to make, local or gs://")
     export.add_argument("--data", type=path, help="data directory: its version goes on the card")
-    export.add_argument("--samples", type=int, metavar="N", help="images in samples.png (default 64; fewer on a CPU)")
-    export.add_argument("--sample-steps", type=int, metavar="T", help="steps of each (default 250; fewer on a CPU)")
+    export.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="images in samples.png (default 64; on a CPU fewer if they take minutes)",
+    )
+    export.add_argument(
+        "--sample-steps", type=int, metavar="T", help="steps of each (default 250; on a CPU fewer likewise)"
+    )
     export.add_argument("--onnx", action="store_true", help="write model.onnx too; needs the group onnx")
     export.set_defaults(run=run_export)
 

@@ -14,7 +14,9 @@ def add_to(commands: Subcommands) -> None:
     prepare.add_argument("--source", type=path, help="folder or archive, local or gs://; cifar10: also tfds")
     prepare.add_argument("--size", type=int, help="images: height and width to make")
     prepare.add_argument("--out", type=path, required=True, help="data directory to make")
-    prepare.add_argument("--shards", type=int, help="files per split (default: about 4,096 images each)")
+    prepare.add_argument(
+        "--shards", type=int, help="files per split (default: about 4,096 images each, but at least 2)"
+    )
     prepare.add_argument("--limit", type=int, help="keep the first LIMIT images of each split")
     prepare.add_argument("--max-bad", type=int, default=0, metavar="N", help="reject up to N bad images (default 0)")
     prepare.add_argument("--fail-on-duplicates", action="store_true", help="an image that occurs twice is an error")

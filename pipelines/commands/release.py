@@ -8,7 +8,8 @@ from pipelines.commands.words import Subcommands, add, job, path
 
 def add_to(commands: Subcommands) -> None:
     """Add `vdm promote` and `vdm rollback`."""
-    promote = add(commands, "promote", "verify a bundle, add it to a registry, promote it if it is not worse",
+    promote = add(commands, "promote",
+                  "verify a bundle, add it to a registry, promote it if it was evaluated and is not worse",
                   "vdm promote bundles/a --registry registry --why 'first release'")  # fmt: skip
     promote.add_argument("bundle", type=path, help="bundle, local or gs://; or a version of the registry, with --name")
     promote.add_argument("--name", help="name of the model (default: the experiment)")

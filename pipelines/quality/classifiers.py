@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt8
 
 from vdm_lib.data import Split
 from vdm_lib.errors import MachineError
-from vdm_lib.quality import Measured
+from vdm_lib.quality import Measured, share
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Classified:
 
     @property
     def agreement(self) -> Measured:
-        """Share of the images that both give the same class, with its binomial error."""
-        return _share(self.svm == self.neighbours)
+        """Share of the images that both give the same class, with its error."""
+        return share(self.svm == self.neighbours)
 
     def accuracy(self, labels: Int64[np.ndarray, " n"]) -> Measured:
         """Share of the images that the support vector machine gives their class."""
-        return _share(self.svm == labels)
+        return share(self.svm == labels)
 
 
 class Classifiers:
@@ -56,8 +56,3 @@ class Classifiers:
 
     def _flat(self, images: UInt8[np.ndarray, "n h w c"]) -> np.ndarray:
         return images.reshape(len(images), -1) * self._scale
-
-
-def _share(right: np.ndarray) -> Measured:
-    share = float(np.mean(right))
-    return Measured(share, (share * (1.0 - share) / len(right)) ** 0.5)

@@ -58,5 +58,6 @@ def run(
         names=names(labels),
     )
     return SampleResult(
-        picture=request.out, num_images=filled.shape[0] * draws, num_steps=here.num_steps * times_each, step=here.step
-    )
+        picture=request.out, num_images=filled.shape[0] * draws, num_steps=here.num_steps, step=here.step,
+        times_each=times_each,
+    )  # fmt: skip

@@ -16,6 +16,7 @@ class SampleResult:
         num_steps: sampling steps of each.
         step: updates behind the checkpoint.
         measured: what a picture has numbers for, by names with their units.
+        times_each: how often each step is made, with --inpaint.
     """
 
     picture: str
@@ -23,11 +24,14 @@ class SampleResult:
     num_steps: int
     step: int
     measured: dict[str, float] = field(default_factory=dict)
+    times_each: int = 1
 
     def __str__(self) -> str:
         """Return one line, and one for each number."""
+        times = "" if self.times_each == 1 else f", made {self.times_each}x"
         head = (
-            f"{self.num_images:,} images of step {self.step:,}, {self.num_steps:,} sampling steps each: {self.picture}"
+            f"{self.num_images:,} images of step {self.step:,}, {self.num_steps:,} sampling steps each{times}: "
+            f"{self.picture}"
         )
         return columns([(head,), *((name, f"{value:.4g}") for name, value in self.measured.items())])
 

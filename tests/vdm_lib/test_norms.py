@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vdm_lib.norms import GroupNorm
 
@@ -17,6 +18,32 @@ def test_it_is_the_function_of_flax_in_another_order():
     np.testing.assert_allclose(np.asarray(norm.apply(params, x)), np.asarray(expected), atol=2e-5)
     # It is that order indeed: images and channels are left when the pixels are summed.
     assert "f32[3,8] = reduce_sum" in str(jax.make_jaxpr(norm.apply)(params, x))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 8), (6, 8)], ids=["images", "no pixels"])
+def test_its_derivatives_are_those_of_flax(shape):
+    rng = np.random.default_rng(1)
+    x, dx, weights = (jnp.asarray(rng.normal(1.0, 2.0, shape), jnp.float32) for _ in range(3))
+    params = {"params": {name: jnp.asarray(rng.normal(size=8), jnp.float32) for name in ("scale", "bias")}}
+    dparams = jax.tree.map(lambda leaf: 0.3 * leaf + 0.1, params)
+    ours, theirs = (
+        lambda params, x, norm=norm: norm(num_groups=4, epsilon=1e-6).apply(params, x)
+        for norm in (GroupNorm, nn.GroupNorm)
+    )
+
+    def backward(norm):
+        return jax.grad(lambda params, x: jnp.sum(weights * norm(params, x) ** 2), argnums=(0, 1))(params, x)
+
+    def forward(norm):
+        return jax.jvp(norm, (params, x), (dparams, dx))
+
+    def twice(norm):
+        slope = jax.grad(lambda x: jnp.sum(weights * norm(params, x) ** 2))
+        return jax.jvp(slope, (x,), (dx,))
+
+    for differentiated in (backward, forward, twice):
+        for one, other in zip(*map(jax.tree.leaves, (differentiated(ours), differentiated(theirs))), strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-4 * float(np.abs(other).max()))
 
 
 def test_its_parameters_are_those_of_flax():

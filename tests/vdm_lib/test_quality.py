@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
-from vdm_lib.quality import fid, fid_with_error, kid, kid_with_error, nearest, precision_recall
+from vdm_lib.quality import fid, fid_with_error, kid, kid_with_error, nearest, precision_recall, share
 
 RNG = np.random.default_rng(0)
 
@@ -55,6 +58,14 @@ def test_kid_of_sets_alike_is_zero_within_its_spread_and_not_of_sets_apart():
     assert min(drawn) - np.ptp(drawn) < kid(x, y) < max(drawn) + np.ptp(drawn)
     apart = kid_with_error(x, y + 1.0, np.random.default_rng(0), subsets=20, size=100)
     assert apart.value > 10 * apart.stderr
+
+
+@given(n=st.integers(1, 300), share_of_n=st.floats(0.0, 1.0))
+def test_the_error_of_a_share_is_that_of_what_is_known_of_it(n, share_of_n):
+    k = round(share_of_n * n)
+    measured = share(np.arange(n) < k)
+    assert measured.value == k / n
+    assert measured.stderr == pytest.approx(scipy.stats.beta(k + 1, n - k + 1).std())
 
 
 def test_precision_and_recall_tell_missing_modes_from_wrong_samples():

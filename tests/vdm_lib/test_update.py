@@ -1,5 +1,9 @@
 """The update layer by layer is the update of the whole state."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +55,23 @@ def test_the_update_layer_by_layer_is_the_whole_update(changes):
         assert_close(others, metrics)
         assert int(found.step) == step + 1
         states = [expected, found]
+
+
+@pytest.mark.slow
+def test_the_device_need_not_be_the_default_one():
+    code = """
+import jax, numpy as np, configs
+from jax.sharding import Mesh
+from vdm_lib.train import init_state, make_train_step
+mesh = Mesh(np.asarray(jax.devices()[1:]), ("data",))
+config = configs.load("debug", {"model.n_layer": 1})
+state, step = init_state(config, mesh), make_train_step(config, mesh)
+for _ in range(2):
+    state, metrics = step(state, np.zeros((config.train.batch_size, *config.data.image_shape), np.uint8))
+assert all(leaf.devices() == {jax.devices()[1]} for leaf in jax.tree.leaves((state, metrics)))
+"""
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | devices, check=True, timeout=200)
 
 
 def test_layers_of_one_shape_share_their_programs():

@@ -60,7 +60,7 @@ class CardFacts:
 def card(facts: CardFacts) -> str:
     """Return the text of `README.md`."""
     front = yaml.safe_dump(_front_matter(facts), sort_keys=False, allow_unicode=True, width=1000)
-    parts = [_head(facts), _measured(facts), _data(facts), _loading(facts), _checked(facts), _LIMITS]
+    parts = [_head(facts), _measured(facts), _data(facts), _loading(facts), _checked(facts), _limits(facts)]
     return f"---\n{front}---\n\n" + "\n".join(part.strip() + "\n" for part in parts if part)
 
 
@@ -108,6 +108,10 @@ Method: Variational Diffusion Models, [arXiv 2107.00630](https://arxiv.org/abs/2
 ![{samples.num} samples](samples.png)
 
 {samples.num} samples{of_classes}, {samples.steps} ancestral steps each, seed {samples.seed}, not selected."""
+
+
+def _limits(facts: CardFacts) -> str:
+    return _LIMITS.format(of_number="" if facts.report is None else _OF_NUMBER)
 
 
 def _measured(facts: CardFacts) -> str:
@@ -266,8 +270,10 @@ all of it again, `sha256sum -c SHA256SUMS` the bytes.
 
 _LIMITS = """## Limits
 
-The number is a bound by Monte Carlo, on the named split and levels; numbers on other releases of a data set or other
-levels are not comparable. Likelihood is not image quality: no FID was measured. The model knows the named data only,
-with its biases, and may reproduce training images. Single estimates of `bpd` vary strongly with their time and
-noise: average many. Results on accelerators differ from those on a CPU in the last digits.
+{of_number}Likelihood is not image quality: no FID was measured. The model knows the named data only,
+with its biases, and may reproduce training images. Single estimates of `bpd` vary strongly with their time and noise:
+average many. Results on accelerators differ from those on a CPU in the last digits.
+"""
+_OF_NUMBER = """The number is a bound by Monte Carlo, on the named split and levels; numbers on other releases of a data
+set or other levels are not comparable.
 """

@@ -145,6 +145,7 @@ def test_without_an_evaluation_and_tensorflow_the_card_says_so(run, tmp_path, mo
     assert json.loads((out / "metrics.json").read_text()) == write.NOT_MEASURED
     text = (out / "README.md").read_text()
     assert "Not measured." in text
+    assert "The number is a bound" not in text
     assert "| hours of training steps | not recorded |" in text
     assert "TensorFlow is not installed" in text
     assert "import tensorflow" not in text
