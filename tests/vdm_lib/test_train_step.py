@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import configs
 from vdm_lib.sharding import make_mesh, split_longest_axis
@@ -30,7 +31,8 @@ def test_an_update_that_is_not_finite_is_left_out_if_asked():
     assert not np.array_equal(whole.opt_state[0].nu["gamma"]["w"], np.zeros(1))
 
 
-def test_two_programs_do_what_one_does():
+@pytest.mark.slow
+def test_several_programs_do_what_one_does():
     config = configs.load("debug", {"optim.warmup_steps": 0, "data.augmentation": "flip_rotate"})
     images = np.random.default_rng(0).integers(0, 17, (config.train.batch_size, *config.data.image_shape), np.uint8)
     apart, together = make_train_step(config, MESH), jax.jit(train_step(config, MESH))

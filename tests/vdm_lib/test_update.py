@@ -35,8 +35,8 @@ def assert_close(found, expected):
     [
         {"model.with_attention": True, "optim.gradient_clip_norm": 0.1},
         {"train.on_nan": "skip"},
-        {"model.scan_layers": "on"},
-        {"model.network": "mlp"},
+        pytest.param({"model.scan_layers": "on"}, marks=pytest.mark.slow),
+        pytest.param({"model.network": "mlp"}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: ",".join(changes),
 )
