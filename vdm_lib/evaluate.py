@@ -78,7 +78,7 @@ def check_data(config: Config, split: Split) -> None:
     if shape != config.data.image_shape:
         raise DataError(
             f"{config.name} is for images of shape {config.data.image_shape}, the data has {shape}: "
-            f"prepare other data or set data.image_shape={list(shape)}".replace(", ", ",")
+            f'prepare other data or set "data.image_shape={list(shape)}"'
         )
     if split.num_levels != config.data.num_levels:
         raise DataError(

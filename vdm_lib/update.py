@@ -186,7 +186,7 @@ def _layers(trees: TrainState) -> dict[str, TrainState]:
     def of_layer(name: str) -> TrainState:
         return jax.tree.map(lambda of: of and of[name], split, is_leaf=_is_tree)
 
-    return {name: of_layer(name) for name in split_layers(trees.params)}
+    return {name: of_layer(name) for name in split.params}
 
 
 def _joined(layers: Mapping[str, TrainState]) -> TrainState:

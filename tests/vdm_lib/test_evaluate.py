@@ -146,7 +146,8 @@ def test_the_summary_of_known_terms():
 def test_other_data_is_refused():
     with pytest.raises(DataError, match="17 levels"):
         check_data(CONFIG, random_split(4, num_levels=256))
-    with pytest.raises(DataError, match="shape"):
+    told = r'images of shape \(8, 8, 1\), the data has \(8, 8, 3\): .* set "data.image_shape=\[8, 8, 3\]"'
+    with pytest.raises(DataError, match=told):
         check_data(CONFIG, random_split(4, (8, 8, 3)))
 
 

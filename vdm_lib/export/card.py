@@ -110,10 +110,6 @@ Method: Variational Diffusion Models, [arXiv 2107.00630](https://arxiv.org/abs/2
 {samples.num} samples{of_classes}, {samples.steps} ancestral steps each, seed {samples.seed}, not selected."""
 
 
-def _limits(facts: CardFacts) -> str:
-    return _LIMITS.format(of_number="" if facts.report is None else _OF_NUMBER)
-
-
 def _measured(facts: CardFacts) -> str:
     report = facts.report
     if report is None:
@@ -204,6 +200,10 @@ def _checked(facts: CardFacts) -> str:
         + _table(("file", "measure", "allowed", "measured"), rows)
         + notes
     )
+
+
+def _limits(facts: CardFacts) -> str:
+    return _LIMITS.format(of_number="" if facts.report is None else _OF_NUMBER)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
