@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,31 @@ _COMPILATION_CACHE = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(10**9),
 }
+
+
+_STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer a limit of time, for shared machines: their slow hours take twice as long as their quiet ones."""
+    parser.addoption("--minutes", type=float, default=float("inf"), help="skip what has not begun after so many")
+    parser.addoption("--turn", type=int, default=0, help="begin with another file in each turn, so that all get theirs")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files in the order of the turn."""
+    files = list(dict.fromkeys(item.path for item in items))
+    if files:
+        place = {file: (i - config.option.turn) % len(files) for i, file in enumerate(files)}
+        items.sort(key=lambda item: place[item.path])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test, and the making of its fixtures, once the time is over."""
+    minutes: float = item.config.option.minutes
+    if time.monotonic() - _STARTED > 60 * minutes:
+        pytest.skip(f"the {minutes:g} minutes of --minutes are over")
 
 
 def pytest_configure(config: pytest.Config) -> None:

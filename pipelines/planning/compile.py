@@ -52,15 +52,12 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     import configs
     from pipelines.planning.estimate import estimated_cycles
     from pipelines.planning.work import count_work
-    from vdm_lib.train import abstract_trained_state, make_train_step, train_step
+    from vdm_lib.train import abstract_trained_state, make_train_step
 
     parent = os.getppid()
     config = configs.from_json(request["config"], "config")
-    here = Mesh(np.asarray(jax.devices()[:1]), ("data",))
     images = jax.ShapeDtypeStruct((config.train.batch_size, *config.data.image_shape), np.uint8)
     inputs = [images, jax.ShapeDtypeStruct(images.shape[:1], np.int32)] if config.model.num_classes else [images]
-    work = count_work(train_step(config, here), abstract_trained_state(config, here), *inputs)
-    answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
     if request["quick"]:
         jax.config.update("jax_exec_time_optimization_effort", -1.0)
     started = time.monotonic()
@@ -72,7 +69,10 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
     if os.getppid() != parent:
         sys.exit("the process that asked is gone")
     mesh = Mesh(np.asarray(devices), ("data",))
-    lowered = make_train_step(config, mesh).lower(abstract_trained_state(config, mesh), *inputs)
+    traced = make_train_step(config, mesh).trace(abstract_trained_state(config, mesh), *inputs)
+    work = count_work(traced.jaxpr)
+    answer: dict[str, Any] = {"flops": work.flops, "bytes": work.num_bytes}
+    lowered = traced.lower()
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -5,11 +5,10 @@ elementwise is taken to be fused into them. A loop counts as often as it turns, 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.extend.core
 
 
@@ -21,10 +20,10 @@ class Work:
     num_bytes: float
 
 
-def count_work(function: Callable[..., Any], *arguments: Any) -> Work:
-    """Return the work of function(*arguments); the arguments may be shapes."""
+def count_work(jaxpr: jax.extend.core.ClosedJaxpr) -> Work:
+    """Return the work of a traced function, over all devices."""
     flops = num_bytes = 0.0
-    for equation, times in _equations(jax.make_jaxpr(function)(*arguments).jaxpr, 1):
+    for equation, times in _equations(jaxpr.jaxpr, 1):
         flops += times * _flops(equation)
         variables = [*equation.invars, *equation.outvars]
         num_bytes += times * sum(variable.aval.size * variable.aval.dtype.itemsize for variable in variables)
@@ -36,9 +35,15 @@ def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("dot_general", "conv_general_dilated"):
             yield equation, times
-        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from _equations(inner, times * turns)
+            yield from _equations(inner, times * _turns(equation))
+
+
+def _turns(equation: Any) -> int:
+    """Return how often what is inside an equation runs: in each turn of a loop, and on each device by itself."""
+    if equation.primitive.name == "scan":
+        return equation.params["length"]
+    return equation.params["mesh"].size if equation.primitive.name == "shard_map" else 1
 
 
 def _flops(equation: Any) -> float:

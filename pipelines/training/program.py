@@ -78,10 +78,10 @@ def compile_step(config: Config, mesh: Mesh, feed: Feed, wishes: Int[Array, " de
     if config.model.remat:
         without = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
         images, labels = jax.eval_shape(lambda inputs: (feed.images(inputs), feed.labels(inputs)), inputs)
-        flops = count_work(gradient_step(without, mesh), state, images, labels).flops
+        flops = count_work(jax.make_jaxpr(gradient_step(without, mesh))(state, images, labels)).flops
     else:
         # Traced already: jit keeps the trace.
-        flops = count_work(gradient, state, inputs, wishes).flops
+        flops = count_work(gradient.trace(state, inputs, wishes).jaxpr).flops
     state_bytes = sum(
         leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state)
     )

@@ -46,7 +46,7 @@ def rows(changes: dict[str, object]) -> list[dict[str, float]]:
     state, found = as_trained(init_state(config, mesh), config, mesh), []
     for step in range(3):
         state, metrics, _ = program.step(state, feed.inputs(step), wishes.array())
-        row = {key: float(value) for key, value in metrics.items()}
+        row = {key: float(value) for key, value in metrics.items()} | {"flops": program.flops}
         # Of the schedule every parameter: a norm over all would hide them.
         for name, leaf in state.params["gamma"].items():
             row |= {f"{name}[{i}]": float(value) for i, value in enumerate(np.ravel(leaf))}

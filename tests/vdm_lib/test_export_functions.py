@@ -58,16 +58,20 @@ def test_an_image_is_the_same_in_a_batch_of_any_size_and_one_file_serves_all(fla
     files = stablehlo.serialise(MODEL, flat)
     assert set(files) == {"eps.jaxexport", "bpd.jaxexport", "sampler.jaxexport"}
     sampler = jax.export.deserialize(bytearray(files["sampler.jaxexport"])).call
-    drawn = {}
-    for num in (2, 3):
-        z_1, key_data = functions.start(MODEL, num, np.uint32(5))
-        drawn[num] = np.asarray(sampler(flat, z_1, key_data, np.int32(4)))
+    starts = {num: functions.start(MODEL, num, np.uint32(5)) for num in (2, 3)}
+    np.testing.assert_array_equal(starts[2][0], starts[3][0][:2])
+    drawn = {num: np.asarray(sampler(flat, *start, np.int32(4))) for num, start in starts.items()}
     assert (drawn[3].dtype, drawn[3].shape) == (np.uint8, (3, 4, 4, 1))
     assert drawn[3].max() < 17
     assert len(np.unique(drawn[3])) > 2
-    np.testing.assert_array_equal(drawn[2], drawn[3][:2])
-    other = functions.start(MODEL, 2, np.uint32(6))
-    assert np.any(np.asarray(sampler(flat, *other, np.int32(4))) != drawn[2])
+    # A processor may round a convolution of two images in another way than one of three.
+    assert _levels_between(drawn[2], drawn[3][:2]) <= 1
+    other = np.asarray(sampler(flat, *functions.start(MODEL, 2, np.uint32(6)), np.int32(4)))
+    assert _levels_between(other, drawn[2]) > 1
+
+
+def _levels_between(images, others):
+    return np.abs(images.astype(np.int32) - others.astype(np.int32)).max()
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What a bundle computes, as pure functions of flat parameters; every format is made of these.
 
 Parameters are flat, as `safetensors` loads them: a dict of names joined by '/'. The batch size is free, and with one
-seed image i is the same in a batch of any size.
+seed image i is the same in a batch of any size, but for the rounding of the network.
 
     eps_hat(params, z_t, gamma_t, conditioning) -> estimate of the noise in z_t, float32 [b, h, w, c]
     bpd(params, images, seed)                   -> one estimate of the bound per image, bits per dimension, float32 [b]
