@@ -70,6 +70,7 @@ def test_each_launcher_gets_its_job():
     assert final
 
 
+@pytest.mark.slow  # calls gcloud many times
 @needs_gcloud
 @pytest.mark.timeout(900)
 def test_a_slice_that_a_run_has_left_is_deleted_and_no_other(launch):  # noqa: F811

@@ -144,6 +144,7 @@ def _filled(known_level: int, times_each: int) -> tuple[np.ndarray, np.ndarray]:
     return np.bincount(made, minlength=known.num_levels) / len(made), exact
 
 
+@pytest.mark.slow  # draws many
 def test_repeated_steps_lead_to_the_conditional_distribution_of_a_mixture():
     """Total variation to p(second | first), where the first could be of two of the three normals."""
     distances = []
@@ -177,6 +178,7 @@ def test_the_bits_of_a_progressive_decoding_sum_to_the_bound(spacing):
     assert rest.std(ddof=1) / len(rest) ** 0.5 < 0.01 * expected.mean()
 
 
+@pytest.mark.slow  # compiles a chain of its own
 def test_the_bits_of_a_progressive_decoding_only_grow():
     made = progressive(MODEL, PARAMS, jnp.asarray(KNOWN.images[:5]), jax.random.key(0), 30, 30)
     nats = np.asarray(made.nats)

@@ -192,6 +192,7 @@ def test_two_checkpoints_are_compared_under_the_same_draws(trained, digits_dir, 
     assert "no difference that can be told at 2 errors" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # compiles two evaluations
 def test_a_list_of_steps_makes_one_report_each(run, digits_dir):
     overrides = {"eval.timesteps": [2, 8], "eval.time_sampling": "uniform"}
     reports = pipelines.evaluate.run(str(run), digits_dir, overrides=overrides).reports
@@ -223,6 +224,7 @@ def test_what_cannot_be_measured(trained, digits_dir, words, code, message, caps
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow  # compiles an evaluation of its own
 def test_another_way_between_the_end_points_leaves_the_bound(run, measured, digits_dir, capsys):
     words = ["eval", "eval.schedule=cosine", "--workdir", str(run), "--data", digits_dir]
     assert command.main(words) == 0

@@ -96,6 +96,7 @@ def test_evaluation_writes_one_report_and_does_not_repeat_it(run, digits_dir, ca
     assert [each.step for each in everything] == [6, 3]
 
 
+@pytest.mark.slow  # trains
 def test_samples_are_a_function_of_the_seed(run, tmp_path):
     pictures = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     for picture, seed in zip(pictures, (0, 0, 1), strict=True):
@@ -121,6 +122,7 @@ def test_other_data_than_the_run_began_with_is_refused(run, tmp_path):
         pipelines.evaluate.run(str(run), other, force=True)
 
 
+@pytest.mark.slow  # trains twice
 def test_other_data_can_be_allowed_and_is_named(run, digits_dir, tmp_path):
     workdir = shutil.copytree(run, tmp_path / "run")
     other = str(tmp_path / "other")
@@ -202,6 +204,7 @@ def test_a_signal_saves_and_exits_75(digits_dir, tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == last
 
 
+@pytest.mark.slow  # trains
 def test_the_clock_asks_for_checkpoints_too(digits_dir, tmp_path):
     changes = {"train.steps": 3, "train.checkpoint_every": 1000, "train.checkpoint_minutes": 1e-9}
     pipelines.train.run(configs.load("debug", changes), digits_dir, str(tmp_path))
@@ -209,6 +212,7 @@ def test_the_clock_asks_for_checkpoints_too(digits_dir, tmp_path):
         assert checkpoints.steps() == [1, 2, 3]
 
 
+@pytest.mark.slow  # trains and evaluates several times
 def test_the_best_measured_checkpoint_outlives_newer_ones(run, digits_dir, tmp_path):
     changes = {"train.steps": 3, "train.checkpoint_every": 3, "train.keep_checkpoints": 1}
     pipelines.train.run(configs.load("debug", changes), digits_dir, str(tmp_path))

@@ -67,6 +67,7 @@ def test_another_schema_is_refused_with_what_to_do(copy, version, remedy):
         run_checks(copy, ["sums"])
 
 
+@pytest.mark.slow  # imports TensorFlow
 def test_a_saved_model_of_a_newer_tensorflow_names_both_versions(copy):
     provenance = json.loads((copy / "provenance.json").read_text())
     here = provenance["packages"]["tensorflow"]
