@@ -44,7 +44,7 @@ def plain(topology: str = "") -> float:
         return _compile_seconds(jax.jit(step, donate_argnums=0), *arguments)
     # The generator of random bits that people take on TPU: this program compiles in half the time with it.
     jax.config.update("jax_default_prng_impl", "rbg")
-    mesh = Mesh(np.asarray(topologies.get_topology_desc("tpu", topology).devices), ("data",))
+    mesh = Mesh(np.asarray(topologies.get_topology_desc(topology, "tpu").devices), ("data",))
     step, *arguments = training_step(batch_size=1024)
     shardings = replicated(mesh), split_by_image(mesh)
     return _compile_seconds(jax.jit(step, in_shardings=shardings, donate_argnums=0), *arguments)
