@@ -67,7 +67,7 @@ deploy: setup  ## work pool, deployments and automations to the server in use (N
 test: setup  ## the default test suite
 	$(BIN)/python -m pytest
 
-test-slow: setup  ## the tests that need minutes, servers or much memory (MINUTES=20 begins none later)
+test-slow: setup  ## the tests that need minutes, servers or much memory (MINUTES=15 begins none later)
 	$(BIN)/python -m pytest -m slow $(if $(MINUTES),--minutes $(MINUTES) --turn $$(date +%j) --no-loadscope-reorder) \
 	  || test $$? -eq 5  # 5: there is none
 
