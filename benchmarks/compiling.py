@@ -60,6 +60,5 @@ def _compile(name: str, quick: bool) -> tuple[float, float]:
 
 def _plain(name: str) -> float:
     """Return CPU seconds of the process that compiles the plain network for a slice."""
-    accelerator = accelerators.find(name)
-    topology = f"{accelerator.generation.compiler_name}:{accelerator.topology}"
+    topology = plan.request(configs.load("cifar10"), accelerators.find(name))["topology"]
     return run([*_PROCESS, "plain", topology], quiet=True).cpu_s

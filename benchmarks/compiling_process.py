@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from pipelines.freed_memory import keep_freed_memory
-from pipelines.quiet import NO_TPU_HERE
+from pipelines.planning.compile import ENVIRONMENT
 
 
 def ours() -> float:
@@ -58,7 +58,6 @@ def _compile_seconds(step: Any, *arguments: Any) -> float:
 
 
 if __name__ == "__main__":
-    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    os.environ |= {"TPU_LOG_DIR": "disabled", **NO_TPU_HERE}
+    os.environ.update(ENVIRONMENT)
     keep_freed_memory()
     print(ours() if sys.argv[1] == "ours" else plain(*sys.argv[2:]))

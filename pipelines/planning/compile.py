@@ -17,7 +17,7 @@ from pipelines.launch.with_parent import DEATH_SIGNAL
 from pipelines.quiet import NO_TPU_HERE
 
 ANSWER = "answer: "
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_LOG_DIR": "disabled",
@@ -101,5 +101,5 @@ def compile_step(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    os.environ.update(_ENVIRONMENT)
+    os.environ.update(ENVIRONMENT)
     print(ANSWER + json.dumps(compile_step(json.loads(sys.stdin.read()))))
