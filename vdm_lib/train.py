@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vdm_lib.augment import augment
-from vdm_lib.compiler import compiler_options, is_cpu, is_one_cpu
+from vdm_lib.compiler import is_cpu, is_one_cpu, training_options
 from vdm_lib.config import Config
 from vdm_lib.labels import withhold_labels
 from vdm_lib.layers import stack_layers, unstack_layers
@@ -167,7 +167,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Any:
     Raises:
       MachineError: the devices cannot share the batch evenly.
     """
-    jit = partial(jax.jit, compiler_options=compiler_options(mesh))
+    jit = partial(jax.jit, compiler_options=training_options(mesh))
     if is_one_cpu(mesh):
         gradient_of = jit(gradient_step(config, mesh))
         update = compile_update_by_layer(config, mesh, abstract_trained_state(config, mesh)).step

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 from pipelines.freed_memory import make_room_beside, return_freed_memory
 from pipelines.memory import peak_bytes
 from pipelines.planning.work import count_work
-from vdm_lib.compiler import compiler_options, is_one_cpu
+from vdm_lib.compiler import is_one_cpu, training_options
 from vdm_lib.config import Config
 from vdm_lib.feed import Feed
 from vdm_lib.sharding import replicated
@@ -101,7 +101,7 @@ def _compile_together(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     whole = replicated(mesh)
     jitted = jax.jit(step, out_shardings=(shardings, whole, whole), donate_argnums=0)
-    compiled = jitted.lower(state, inputs, wishes).compile(compiler_options(mesh))
+    compiled = jitted.lower(state, inputs, wishes).compile(training_options(mesh))
     return compiled, peak_bytes(compiled)
 
 
@@ -112,7 +112,7 @@ def _compile_apart(
     with ThreadPoolExecutor(max_workers=1) as pool:
         compiling = pool.submit(compile_update_by_layer, config, mesh, state)
         lowered = gradient.lower(state, inputs, wishes)
-        gradient_of, update = lowered.compile(compiler_options(mesh)), compiling.result()
+        gradient_of, update = lowered.compile(training_options(mesh)), compiling.result()
 
     def step(state: TrainState, inputs: Any, wishes: Any) -> tuple[TrainState, Metrics, Any]:
         of_batch, metrics, heard = gradient_of(state, inputs, wishes)

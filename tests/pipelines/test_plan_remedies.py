@@ -37,21 +37,21 @@ def test_the_smallest_change_that_fits_is_found_by_compiling(monkeypatch, capsys
     asked: list = []
     needed = {(False, 1, "float32"): 60.0, (True, 1, "float32"): 17.0, (True, 2, "float32"): 9.0}
     monkeypatch.setattr(plan, "_compile", _compiler(needed, asked))
-    found = plan.run_checked(configs.load("cifar10_aug", {"model.remat": False}), "v3-8")
+    found = plan.run_checked(configs.load("imagenet32", {"model.remat": False}), "v3-8")
     assert not found.fits
     assert found.remedy is not None
     assert found.remedy.changes == {"model.remat": True, "train.microbatches": 2}
     assert len(asked) == 3
-    assert "cifar10_aug on v3-8 with model.remat=false: does not fit, 60.00 of 15.48 GiB" in str(found)
-    assert "compiling cifar10_aug for v3-8 with model.remat=true train.microbatches=2" in capsys.readouterr().err
-    assert "cifar10_aug on v3-8 with model.remat=true train.microbatches=2: fits" in str(found)
+    assert "imagenet32 on v3-8 with model.remat=false: does not fit, 60.00 of 15.48 GiB" in str(found)
+    assert "compiling imagenet32 for v3-8 with model.remat=true train.microbatches=2" in capsys.readouterr().err
+    assert "imagenet32 on v3-8 with model.remat=true train.microbatches=2: fits" in str(found)
 
 
 def test_what_cannot_be_enough_is_not_compiled(monkeypatch):
     asked: list = []
     needed = {(False, 1, "float32"): 200.0, (True, 1, "float32"): 70.0, (True, 8, "float32"): 10.0}
     monkeypatch.setattr(plan, "_compile", _compiler(needed | {(True, 4, "float32"): 18.0}, asked))
-    found = plan.run_checked(configs.load("cifar10_aug", {"model.remat": False}), "v3-8")
+    found = plan.run_checked(configs.load("imagenet32", {"model.remat": False}), "v3-8")
     assert found.remedy is not None
     assert found.remedy.changes["train.microbatches"] == 8
     assert [each[2] for each in asked] == [1, 1, 8] or [each[2] for each in asked] == [1, 1, 4, 8]
@@ -60,7 +60,7 @@ def test_what_cannot_be_enough_is_not_compiled(monkeypatch):
 def test_the_remedy_is_looked_for_as_quickly_as_the_plan(monkeypatch):
     needed = {(True, 1, "float32"): 17.0, (True, 2, "float32"): 9.0}
     monkeypatch.setattr(plan, "_compile", _compiler(needed, []))
-    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8", quick=True)
+    found = plan.run_checked(configs.load("imagenet32"), "v3-8", quick=True)
     assert found.quick and found.remedy is not None and found.remedy.quick
     assert "with the least effort" in str(found.remedy)
 
@@ -69,7 +69,7 @@ def test_ways_are_compared_by_the_cycles_that_the_compiler_estimates(monkeypatch
     asked: list = []
     needed = {(False, 1, "float32"): 80.0, (False, 4, "float32"): 21.0, ("costly", 1, "float32"): 16.0}
     monkeypatch.setattr(plan, "_compile", _compiler(needed | {(True, 1, "float32"): 9.0}, asked))
-    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8", ways=True)
+    found = plan.run_checked(configs.load("imagenet32"), "v3-8", ways=True)
     # A half of 80 GiB is far too much, a quarter is worth a try.
     assert [each[1:3] for each in asked] == [
         (True, 1),
@@ -87,7 +87,7 @@ def test_ways_are_compared_by_the_cycles_that_the_compiler_estimates(monkeypatch
     assert "quickest of these by the compiler's estimate: model.remat_keeps=costly train.microbatches=2" in str(found)
     assert "384 million cycles a step" in str(found)
     assert "17,080 million cycles a step" in str(replace(found, cycles_estimated=17_080 * 10**6))
-    cycles = [row.split("|")[8].strip() for row in rank("cifar10_aug", [found], {}).markdown().splitlines()[2:]]
+    cycles = [row.split("|")[8].strip() for row in rank("imagenet32", [found], {}).markdown().splitlines()[2:]]
     assert cycles == ["440", "540", "**384**"]
 
 
@@ -140,15 +140,15 @@ def test_what_is_found_is_not_lost_for_a_compilation_that_fails(monkeypatch, cap
         return ANSWER | {"fits": config.model.remat_keeps == "nothing", "peak_bytes": 2**34}
 
     monkeypatch.setattr(plan, "_compile", answer)
-    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8", ways=True)
+    found = plan.run_checked(configs.load("imagenet32"), "v3-8", ways=True)
     assert found.fits
     assert found.failed == ("exit code -9", "exit code -9")
     assert "not found out: exit code -9" in str(found)
     assert "plan: exit code -9; going on without" in capsys.readouterr().err
-    without_remedy = plan.run_checked(configs.load("cifar10_aug", {"model.remat_keeps": "costly"}), "v3-8")
+    without_remedy = plan.run_checked(configs.load("imagenet32", {"model.remat_keeps": "costly"}), "v3-8")
     assert without_remedy.remedy is not None and without_remedy.failed == ()
     monkeypatch.setattr(plan, "_more_remat", lambda _: [{"model.remat": False}])
-    without_remedy = plan.run_checked(configs.load("cifar10_aug", {"model.remat_keeps": "costly"}), "v3-8")
+    without_remedy = plan.run_checked(configs.load("imagenet32", {"model.remat_keeps": "costly"}), "v3-8")
     assert without_remedy.remedy is None and without_remedy.failed == ("exit code -9",)
 
 
