@@ -21,9 +21,13 @@ def moved(old: Figure, new: Figure) -> bool:
 
 
 def report(old: Results, new: Results) -> list[str]:
-    """Return one line for each figure that moved, then what only one of both has, then how many stayed."""
+    """Return one line for each figure that moved, then what only one of both has, then how many stayed.
+
+    A bench that is the same run in both, as `make bench ONLY=` leaves the others, says nothing about what stayed.
+    """
     before, after = ({figure.name: figure for figure in results.figures} for results in (old, new))
-    both = [name for name in after if name in before]
+    not_again = {figure.name for bench in new.benches if bench in old.benches for figure in bench.figures}
+    both = [name for name in after if name in before and name not in not_again]
     lines = [_line(before[name], after[name]) for name in both if moved(before[name], after[name])]
     stayed = len(both) - len(lines)
     lines += [f"only in the old results: {name}" for name in before if name not in after]
@@ -32,7 +36,8 @@ def report(old: Results, new: Results) -> list[str]:
         lines.append("the machines differ: times do not compare, ratios and shares of a limit do")
     elif _apart(old, new):
         lines.append("taken more than an hour apart: where others share the machine compare ratios only")
-    return [*lines, f"{stayed} of {len(both)} figures stayed within their spread"]
+    summary = f"{stayed} of {len(both)} figures stayed within their spread"
+    return [*lines, f"{summary}; {len(not_again)} others were not taken again" if not_again else summary]
 
 
 def _apart(old: Results, new: Results) -> bool:

@@ -14,7 +14,8 @@ CONFIG = replace(
     cifar10_aug.CONFIG,
     name="cifar10_aug_paper",
     data=replace(cifar10_aug.CONFIG.data, augmentation="flip_rotate_channels"),
-    model=replace(cifar10_aug.CONFIG.model, with_attention=True),
+    # With attention after every block what is costly no longer fits a v5litepod-16.
+    model=replace(cifar10_aug.CONFIG.model, with_attention=True, remat_keeps="nothing"),
     optim=OptimConfig(learning_rate=2e-4),
     train=replace(cifar10_aug.CONFIG.train, batch_size=1024),
 )

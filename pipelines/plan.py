@@ -161,6 +161,7 @@ def make_plan(config: Config, accelerator: Accelerator, changes: dict[str, Any],
         fits=answer["fits"],
         peak_bytes_per_device=answer["peak_bytes"],
         hbm_bytes_per_device=accelerator.hbm_bytes_per_device,
+        images_at_once=config.train.batch_size // _least_batch(config, accelerator),
         flops_per_step=answer["flops"],
         step_seconds_roofline=max(compute_s, memory_s),
         bound="compute" if compute_s >= memory_s else "memory",
@@ -184,14 +185,16 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
     Remat changes no result and costs a fifth more work; microbatches change it to rounding and leave the devices
     smaller parts; bfloat16 changes it more; a larger slice is the last resort.
     """
-    accelerator, last = accelerators.find(refused.accelerator), refused
+    accelerator = accelerators.find(refused.accelerator)
+    # Less remat with as many microbatches is less work; without any they would have to be many.
+    kinds = [refused] if config.model.remat or config.model.network != "unet" else []
     for changes in _more_remat(config):
-        last = plan_step(config, accelerator, refused.quick, changes)
-        if last.fits:
-            return last
-    found = _with_fewest_microbatches(config, last)
+        kinds.append(plan_step(config, accelerator, refused.quick, changes))
+        if kinds[-1].fits:
+            return kinds[-1]
+    found = _with_fewest_microbatches(config, *kinds)
     if found is None and config.train.compute_dtype == "float32":
-        changes = last.changes | {"train.compute_dtype": "bfloat16"}
+        changes = kinds[-1].changes | {"train.compute_dtype": "bfloat16"}
         if parts := microbatches(config, accelerator):
             changes["train.microbatches"] = parts[-1]
         found = plan_step(config, accelerator, refused.quick, changes)
@@ -208,27 +211,32 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
 
 
 def _more_remat(config: Config) -> list[dict[str, Any]]:
-    """Return the changes, at most one, with which less is kept for the backward pass."""
+    """Return the changes with which less is kept for the backward pass, the most that is kept first."""
     if config.model.network != "unet":
         return []
-    if not config.model.remat:
-        return [{"model.remat": True}]
-    return [{"model.remat_keeps": "nothing"}] if config.model.remat_keeps != "nothing" else []
+    remat: dict[str, Any] = {} if config.model.remat else {"model.remat": True}
+    less = [remat] if remat else []
+    return less if config.model.remat_keeps == "nothing" else [*less, remat | {"model.remat_keeps": "nothing"}]
 
 
-def _with_fewest_microbatches(config: Config, plan: Plan) -> Plan | None:
-    """Return the plan if it fits, else the one with the fewest microbatches beside its changes that does."""
-    accelerator = accelerators.find(plan.accelerator)
-    last, of_last = plan, config.train.microbatches
-    for parts in [] if plan.fits else microbatches(config, accelerator):
-        # Half the memory is the most that doubling the parts saves: what needs more is not worth the compiler's time.
-        if last.peak_bytes_per_device * of_last / parts > 2 * last.hbm_bytes_per_device:
-            continue
-        changes = plan.changes | {"train.microbatches": parts}
-        last, of_last = plan_step(config, accelerator, plan.quick, changes), parts
-        if last.fits:
-            break
-    return last if last.fits else None
+def _with_fewest_microbatches(config: Config, *plans: Plan) -> Plan | None:
+    """Return the first of some plans that fits, else one with the fewest microbatches beside its changes that does."""
+    for plan in plans:
+        if plan.fits:
+            return plan
+    accelerator = accelerators.find(plans[0].accelerator)
+    last = [(plan, config.train.microbatches) for plan in plans]
+    for parts in microbatches(config, accelerator):
+        for kind, (plan, of_plan) in enumerate(last):
+            # Half the memory is the most that doubling the parts saves: what needs more is not worth the compiler's
+            # time.
+            if plan.peak_bytes_per_device * of_plan / parts > 2 * plan.hbm_bytes_per_device:
+                continue
+            found = plan_step(config, accelerator, plan.quick, plan.changes | {"train.microbatches": parts})
+            if found.fits:
+                return found
+            last[kind] = found, parts
+    return None
 
 
 def microbatches(config: Config, accelerator: Accelerator) -> list[int]:

@@ -30,9 +30,11 @@ def advice(config: Config, mesh: Mesh) -> str:
                      f"a device at once)")  # fmt: skip
     # Where layers are not looped over, on CPU, XLA forms nothing again: it finds it formed already.
     looped = loops_over_layers(config.model)
+    costly = config.model.remat_keeps == "costly"
     if looped and not config.model.remat:
-        knobs.append("model.remat=true (activations formed twice, a fifth more work)")
-    elif looped and config.model.remat_keeps == "costly":
+        twice = "all but the costly" if costly else "a fifth more work"
+        knobs.append(f"model.remat=true (activations formed twice, {twice})")
+    elif looped and costly:
         knobs.append("model.remat_keeps=nothing (all activations of a block formed twice)")
     if train.shard == "replicated" and mesh.size > 1:
         knobs.append(f"train.shard=zero (3/4 of the state divided by {mesh.size} devices)")

@@ -61,6 +61,13 @@ def test_a_figure_moved_if_its_repetitions_do_not_overlap(old, new, moved):
     assert len(lines) == 1 + moved
 
 
+def test_what_was_not_taken_again_did_not_stay():
+    old = _results(Figure(name="a", value=1.0, unit="s"))
+    new = old.with_bench(Bench("other", "2026-01-02T00:00:00+00:00", "", (Figure(name="b", value=1.0, unit="s"),)))
+    old = old.with_bench(Bench("other", "2026-01-01T00:00:00+00:00", "", (Figure(name="b", value=1.0, unit="s"),)))
+    assert compare.report(old, new)[-1] == "1 of 1 figures stayed within their spread; 1 others were not taken again"
+
+
 def test_what_one_of_both_lacks_and_another_machine_are_said():
     old, new = (
         _results(Figure(name="a", value=1.0, unit="s")),

@@ -87,6 +87,16 @@ def test_a_roofline_is_the_longer_of_both_times(monkeypatch, tmp_path):
     assert "no price" in str(other)
 
 
+def test_images_that_leave_places_of_a_row_empty_are_told():
+    def told(batch_size, **changes):
+        config = configs.load("cifar10_aug", {"train.batch_size": batch_size} | changes)
+        return str(plan.make_plan(config, accelerators.find("v3-64"), {}, ANSWER))
+
+    assert "12 images at a time on each device, which has them in rows of 8: 16 take hardly longer" in told(768)
+    assert "4 images at a time" in told(512, **{"train.microbatches": 2})
+    assert "images at a time" not in told(1024)
+
+
 def test_a_larger_slice_is_the_last_resort(monkeypatch):
     asked: list = []
 
@@ -246,6 +256,15 @@ def test_a_step_in_bfloat16_reduces_once_and_convolves_in_bfloat16(microbatches)
     assert set(answer["convolutions"]) == {"bf16"}
     # Both of each of three blocks and the two at the ends, forward and twice backward; less than of five blocks.
     assert 3 * (2 * 3 + 2) <= answer["convolutions"]["bf16"] < 3 * 2 * 5
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_kernels_of_few_mib_hold_many_channels():
+    # The compiler refuses this step for its attention, should that be one kernel.
+    changes = {"model.n_layer": 1, "model.n_embd": 512, "train.batch_size": 512}
+    answer = plan._compile(configs.load("cifar10_aug", changes), accelerators.find("v3-64"), quick=True)
+    assert answer["fits"]
 
 
 @needs_libtpu

@@ -116,6 +116,19 @@ def test_remat_that_keeps_less_is_tried_first(monkeypatch):
     assert len(asked) == 2
 
 
+def test_what_remat_keeps_is_kept_with_microbatches_where_that_fits(monkeypatch):
+    asked: list = []
+    needed = {("costly", 1, "float32"): 24.0, (True, 1, "float32"): 17.0, ("costly", 2, "float32"): 13.0}
+    monkeypatch.setattr(plan, "_compile", _compiler(needed, asked))
+    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8")
+    assert found.remedy is not None and found.remedy.changes == {"train.microbatches": 2}
+    assert [each[1:3] for each in asked] == [("costly", 1), (True, 1), ("costly", 2)]
+    monkeypatch.setattr(plan, "_compile", _compiler(needed | {("costly", 2, "float32"): 16.0}, asked))
+    found = plan.run_checked(configs.load("cifar10_aug"), "v3-8")
+    assert found.remedy is not None
+    assert found.remedy.changes == {"model.remat_keeps": "nothing", "train.microbatches": 2}
+
+
 def test_a_larger_slice_gets_no_remat_where_there_is_none(monkeypatch):
     asked: list = []
 
