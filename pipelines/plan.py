@@ -186,7 +186,7 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
     smaller parts; bfloat16 changes it more; a larger slice is the last resort.
     """
     accelerator = accelerators.find(refused.accelerator)
-    # Less remat with as many microbatches is less work; without any they would have to be many.
+    # With as many microbatches, what keeps more is less work; without remat they would have to be many.
     kinds = [refused] if config.model.remat or config.model.network != "unet" else []
     for changes in _more_remat(config):
         kinds.append(plan_step(config, accelerator, refused.quick, changes))

@@ -173,8 +173,8 @@ def _row(plan: Plan, quickest: bool) -> str:
     cells = (
         plan.config, plan.accelerator, words_of(plan.asked | plan.changes) or "as it is", "yes" if plan.fits else "no",
         f"{_gib(plan.peak_bytes_per_device)} / {_gib(plan.hbm_bytes_per_device)}", f"{plan.flops_per_step / 1e12:,.4g}",
-        f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", cycles, f"{plan.train_hours_roofline:,.0f}",
-        "not known" if price is None else f"{price:,.0f}",
+        f"{_seconds(plan.step_seconds_roofline)}, {plan.bound}", cycles, _whole(plan.train_hours_roofline),
+        "not known" if price is None else _whole(price),
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -190,6 +190,10 @@ def _million_cycles(plan: Plan) -> str:
         return ""
     millions = plan.cycles_estimated / 1e6
     return f"{millions:,.0f}" if millions >= 1000 else f"{millions:.4g}"
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else "under 1"
 
 
 def _hours(hours: float) -> str:
