@@ -186,9 +186,10 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
     smaller parts; bfloat16 changes it more; a larger slice is the last resort.
     """
     accelerator = accelerators.find(refused.accelerator)
+    more_remat = _more_remat(config)
     # With as many microbatches, what keeps more is less work; without remat they would have to be many.
-    kinds = [refused] if config.model.remat or config.model.network != "unet" else []
-    for changes in _more_remat(config):
+    kinds = [refused] if config.model.remat or not more_remat else []
+    for changes in more_remat:
         kinds.append(plan_step(config, accelerator, refused.quick, changes))
         if kinds[-1].fits:
             return kinds[-1]
@@ -202,7 +203,7 @@ def _smallest_remedy(config: Config, refused: Plan, larger_slices: bool) -> Plan
         return found
     larger = accelerators.next_larger(accelerator) if larger_slices else None
     while larger is not None and config.train.batch_size % _least_batch(config, larger) == 0:
-        for changes in ({}, *_more_remat(config)):
+        for changes in ({}, *more_remat):
             plan = plan_step(config, larger, refused.quick, changes)
             if plan.fits:
                 return plan
@@ -228,8 +229,7 @@ def _with_fewest_microbatches(config: Config, *plans: Plan) -> Plan | None:
     last = [(plan, config.train.microbatches) for plan in plans]
     for parts in microbatches(config, accelerator):
         for kind, (plan, of_plan) in enumerate(last):
-            # Half the memory is the most that doubling the parts saves: what needs more is not worth the compiler's
-            # time.
+            # Doubling the parts saves half the memory at most: what needs more is not worth the compiler's time.
             if plan.peak_bytes_per_device * of_plan / parts > 2 * plan.hbm_bytes_per_device:
                 continue
             found = plan_step(config, accelerator, plan.quick, plan.changes | {"train.microbatches": parts})

@@ -117,6 +117,8 @@ def test_an_allocation_that_fails_names_the_knobs():
     assert "model.remat=true" in memory.advice(configs.load("debug", looped), mesh)
     costly = configs.load("debug", looped | {"model.remat": True, "model.remat_keeps": "costly"})
     assert "model.remat_keeps=nothing" in memory.advice(costly, mesh)
+    unused = configs.load("debug", looped | {"model.remat_keeps": "costly"})
+    assert "model.remat=true (activations formed twice, all but the costly)" in memory.advice(unused, mesh)
     assert "microbatches" not in memory.advice(dataclasses.replace(config, train=train), mesh)
     with pytest.raises(ValueError, match="something else"), out_of_memory_explained(mesh, advice):
         raise ValueError("something else")
