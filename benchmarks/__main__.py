@@ -9,13 +9,14 @@ import os
 import sys
 from pathlib import Path
 
+from benchmarks import machine
 from benchmarks.figures import Figure
-from benchmarks.results import HEADER, kept, now, row, write
+from benchmarks.results import HEADER, kept, line, now, row, write
 from pipelines.freed_memory import keep_freed_memory
 from pipelines.quiet import keep_quiet
 
 NAMES = (
-    "machine", "startup", "data", "train", "yardstick", "checkpoint", "evaluate", "sample", "accuracy", "compress",
+    "startup", "data", "train", "yardstick", "checkpoint", "evaluate", "sample", "accuracy", "compress",
     "compression_curve", "compiling", "export", "flows", "install",
 )  # fmt: skip
 LATEST = Path(__file__).parent / "results" / "latest"
@@ -47,12 +48,13 @@ def main(words: list[str]) -> int:
     print(HEADER, flush=True)
     missing = False
     for name in given.names or NAMES:
-        taken: list[Figure] = []
+        limits, taken = tuple(machine.limits()), list[Figure]()
+        print(f"{name}, right before: {line(limits)}", file=sys.stderr)
         for figure in importlib.import_module(f"benchmarks.{name}").figures():
             print(row(figure), flush=True)
             taken.append(figure)
             # After each, so that what was measured is kept when a later one fails or is interrupted.
-            results = results.with_bench(now(name, taken))
+            results = results.with_bench(now(name, limits, taken))
             write(results, given.out)
         if not taken:
             print(f"{name}: not taken; benchmarks/README.md says what it needs", file=sys.stderr)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, estimate, single
 from pipelines import run_dir
 from pipelines.quality.classifiers import Classifiers
 from vdm_lib import sampling
@@ -46,7 +46,7 @@ def figures() -> Iterator[Figure]:
         curves[solver][num_steps] = measured
         yield _figure(f"{NUM_IMAGES} samples by {num_steps} steps of {solver}", measured)
         spread = _variance(images, classes) / of_train
-        yield Figure(name="the same: variance within a class", value=spread, unit="of train images'")
+        yield single("the same: variance within a class", spread, "of train images'")
     _draw(curves, limit)
 
 
@@ -76,11 +76,8 @@ def _variance(images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _figure(what: str, share: Measured) -> Figure:
-    return Figure(
-        name=f"digits_cond, {what}: given their class by a classifier of the train split",
-        value=100 * share.value, unit="%", least=100 * (share.value - share.stderr),
-        greatest=100 * (share.value + share.stderr),
-    )  # fmt: skip
+    name = f"digits_cond, {what}: given their class by a classifier of the train split"
+    return estimate(name, 100 * share.value, 100 * share.stderr, "%")
 
 
 def _draw(curves: dict[str, dict[int, Measured]], limit: Measured) -> None:

@@ -2,21 +2,19 @@
 
 import argparse
 import sys
-from datetime import datetime
 from pathlib import Path
 
 from benchmarks.figures import Figure
-from benchmarks.results import Results
+from benchmarks.results import Results, said
 
-# What was measured once has no spread: it moved if it changed by more than this share.
-_ONCE = 0.1
-_HOUR_S = 3600.0
+# Of a number without a spread: bytes may differ by a date in a file, distances by a last digit.
+_SAME = 0.01
 
 
 def moved(old: Figure, new: Figure) -> bool:
-    """Return whether the repetitions of two figures do not overlap; a tenth of the old where one was taken once."""
+    """Return whether two spreads do not overlap; of a number without a spread, whether it is a hundredth apart."""
     if old.least is None or old.greatest is None or new.least is None or new.greatest is None:
-        return abs(new.value - old.value) > _ONCE * abs(old.value)
+        return abs(new.value - old.value) > _SAME * abs(old.value)
     return new.least > old.greatest or new.greatest < old.least
 
 
@@ -34,30 +32,27 @@ def report(old: Results, new: Results) -> list[str]:
     lines += [f"only in the new results: {name}" for name in after if name not in before]
     if old.machine != new.machine:
         lines.append("the machines differ: times do not compare, ratios and shares of a limit do")
-    elif _apart(old, new):
-        lines.append("taken more than an hour apart: where others share the machine compare ratios only")
+    lines += _limits_moved(old, new)
     summary = f"{stayed} of {len(both)} figures stayed within their spread"
     return [*lines, f"{summary}; {len(not_again)} others were not taken again" if not_again else summary]
 
 
-def _apart(old: Results, new: Results) -> bool:
-    """Return whether a bench that both have was taken at two times more than an hour apart."""
-    before, after = ({bench.name: _time_s(bench.taken) for bench in results.benches} for results in (old, new))
-    return any(abs(after[name] - before[name]) > _HOUR_S for name in after if name in before)
-
-
-def _time_s(taken: str) -> float:
-    return datetime.fromisoformat(taken).timestamp()
+def _limits_moved(old: Results, new: Results) -> list[str]:
+    """Return a line for each bench of which the machine itself was slower or quicker than before."""
+    before, lines = {bench.name: bench for bench in old.benches}, []
+    for bench in new.benches:
+        if bench == before.get(bench.name) or bench.name not in before:
+            continue
+        pairs = zip(before[bench.name].limits, bench.limits, strict=False)
+        limits = [f"{now.name} {said(then)}, now {said(now)}" for then, now in pairs if moved(then, now)]
+        if limits:
+            lines.append(f"{bench.name}: the machine moved, compare ratios only: {'; '.join(limits)}")
+    return lines
 
 
 def _line(old: Figure, new: Figure) -> str:
     change = f", {100 * (new.value - old.value) / abs(old.value):+.0f} %" if old.value else ""
-    return f"{new.name}: {_said(old)} before, {_said(new)} now{change}"
-
-
-def _said(figure: Figure) -> str:
-    spread = "" if figure.least is None else f" ({figure.least:.3g} to {figure.greatest:.3g})"
-    return f"{figure.value:.4g} {figure.unit}{spread}"
+    return f"{new.name}: {said(old)} before, {said(new)} now{change}"
 
 
 def main(words: list[str]) -> int:

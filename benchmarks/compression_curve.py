@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure as Picture
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, estimate, single
 from benchmarks.process import run
 from pipelines.compression.results import RefereeResult
 
@@ -50,18 +50,14 @@ def _measure(steps: int) -> _Point:
 def _figures(point: _Point) -> Iterator[Figure]:
     found = point.found
     about = f"digits, {found.steps} steps"
-    yield _with_error(f"{about}: real code, net", found.net_bpd, found.net_bpd_stderr)
-    yield _with_error(f"{about}: the bound", found.bound_bpd, found.bound_bpd_stderr)
-    yield _with_error(f"{about}: real code less bound", *found.net_less_bound)
+    yield estimate(f"{about}: real code, net", found.net_bpd, found.net_bpd_stderr, "bits/dim")
+    yield estimate(f"{about}: the bound", found.bound_bpd, found.bound_bpd_stderr, "bits/dim")
+    yield estimate(f"{about}: real code less bound", *found.net_less_bound, "bits/dim")
     assert found.coder_loss_bpd_stderr is not None  # of several codes
-    yield _with_error(f"{about}: the coder's own loss", found.coder_loss_bpd, found.coder_loss_bpd_stderr)
+    yield estimate(f"{about}: the coder's own loss", found.coder_loss_bpd, found.coder_loss_bpd_stderr, "bits/dim")
     for way, per_s in (("encode", found.encode_images_per_s), ("decode", found.decode_images_per_s)):
-        yield Figure(name=f"{about}: to {way}", value=1e3 / per_s, unit="ms/image")
-    yield Figure(name=f"{about}: peak memory of the process", value=point.peak_mib, unit="MiB")
-
-
-def _with_error(name: str, value: float, error: float) -> Figure:
-    return Figure(name=name, value=value, unit="bits/dim", least=value - error, greatest=value + error)
+        yield single(f"{about}: to {way}, the mean", 1e3 / per_s, "ms/image")
+    yield single(f"{about}: peak memory of the process", point.peak_mib, "MiB")
 
 
 def _draw(points: list[_Point]) -> None:

@@ -18,14 +18,15 @@ REPEATS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured number.
+    """One number of a bench, made by one of the three functions below.
 
     Attributes:
         name: what was measured, and on what.
-        value: the median of the repetitions.
+        value: the median of the repetitions, an estimate, or a number without a spread.
         unit: such as `s`, `images/s`, `% of the step`, `x`.
-        least: the least repetition; None if measured once.
-        greatest: the greatest repetition; None if measured once.
+        least: the least repetition, or the estimate less its standard error; None without a spread.
+        greatest: the greatest repetition, or the estimate and its standard error; None without a spread.
+        repetitions: how often it was measured; None of an estimate and of a number without a spread.
         bar: what the project asks of it, as text; empty if nothing.
     """
 
@@ -34,14 +35,32 @@ class Figure:
     unit: str
     least: float | None = None
     greatest: float | None = None
+    repetitions: int | None = None
     bar: str = ""
 
 
 def of_repetitions(name: str, values: Sequence[float], unit: str, bar: str = "") -> Figure:
-    """Return the median of several measurements with their spread."""
+    """Return the median of several measurements with their spread.
+
+    Raises:
+      ValueError: fewer than `REPEATS` measurements, which is no median to rely on.
+    """
+    if len(values) < REPEATS:
+        raise ValueError(f"{name}: {len(values)} repetitions, at least {REPEATS} are asked for")
     return Figure(
-        name=name, value=statistics.median(values), unit=unit, least=min(values), greatest=max(values), bar=bar
-    )
+        name=name, value=statistics.median(values), unit=unit, least=min(values), greatest=max(values),
+        repetitions=len(values), bar=bar,
+    )  # fmt: skip
+
+
+def estimate(name: str, value: float, stderr: float, unit: str) -> Figure:
+    """Return a number with its standard error in the place of a spread."""
+    return Figure(name=name, value=value, unit=unit, least=value - stderr, greatest=value + stderr)
+
+
+def single(name: str, value: float, unit: str, bar: str = "") -> Figure:
+    """Return a number without a spread: it comes out the same each time, or is a mean of a run, as its name says."""
+    return Figure(name=name, value=value, unit=unit, bar=bar)
 
 
 def seconds(work: Callable[[], object], repeats: int = REPEATS) -> list[float]:

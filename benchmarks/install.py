@@ -6,7 +6,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
 
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, single
 
 PROJECT = "vdm-pipeline"
 
@@ -19,7 +19,7 @@ def figures() -> Iterator[Figure]:
         except PackageNotFoundError:
             continue
         size = sum(_bytes(distribution(name)) for name in names if name != PROJECT)
-        yield Figure(name=f"group {group}, {len(names) - 1} packages installed", value=size / 1e6, unit="MB")
+        yield single(f"group {group}, {len(names) - 1} packages installed", size / 1e6, "MB")
 
 
 def closure(requirement: str) -> set[str]:

@@ -5,7 +5,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -18,7 +18,7 @@ from etils import epath
 from benchmarks.figures import Figure
 from vdm_lib.files.records import write_atomically
 
-HEADER = "| what | median | spread | bar |\n| --- | --- | --- | --- |"
+HEADER = "| what | value | spread | repetitions | bar |\n| --- | --- | --- | --- | --- |"
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Bench:
         name: of its module.
         taken: date and time, UTC, ISO 8601.
         commit: of the code, with `+` behind it where files differ from it; empty outside a repository.
+        limits: of the machine, measured right before.
         figures: in the order in which they were taken.
     """
 
     name: str
     taken: str
     commit: str
+    limits: tuple[Figure, ...]
     figures: tuple[Figure, ...]
 
 
@@ -71,7 +73,7 @@ class Results:
         try:
             found = json.loads(text)
             benches = (
-                Bench(**(bench | {"figures": tuple(_figure(figure) for figure in bench["figures"])}))
+                Bench(**(bench | {key: tuple(map(_figure, bench[key])) for key in ("limits", "figures")}))
                 for bench in found["benches"]
             )
             results = Results(dict(found["machine"]), tuple(benches))
@@ -86,8 +88,8 @@ class Results:
         machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         lines = [f"{machine}. Made by `make bench`; benchmarks/README.md says how each figure is taken.", ""]
         for bench in self.benches:
-            lines += [f"## {bench.name}", "", f"{bench.taken}, code {bench.commit or 'unknown'}", "", HEADER]
-            lines += [*map(row, bench.figures), ""]
+            taken = f"{bench.taken}, code {bench.commit or 'unknown'}. Right before: {line(bench.limits)}."
+            lines += [f"## {bench.name}", "", taken, "", HEADER, *map(row, bench.figures), ""]
         return "\n".join(lines)
 
 
@@ -98,6 +100,8 @@ def _figure(values: dict[str, Any]) -> Figure:
         raise ValueError(f"{values.get('name')} is no number")
     if (values.get("least") is None) != (values.get("greatest") is None):
         raise ValueError("half of a spread")
+    if not isinstance(values.get("repetitions"), int | None):
+        raise ValueError("repetitions are no number")
     if not all(isinstance(values[key], str) for key in ("name", "unit")):
         raise ValueError("a figure without a name")
     return Figure(**values)
@@ -105,17 +109,32 @@ def _figure(values: dict[str, Any]) -> Figure:
 
 def row(figure: Figure) -> str:
     """Return one line of the table."""
-    spread = "" if figure.least is None else f"{figure.least:.3g} to {figure.greatest:.3g}"
-    return f"| {figure.name} | {_number(figure.value)} {figure.unit} | {spread} | {figure.bar} |"
+    spread, repetitions = _spread(figure), figure.repetitions or ""
+    return f"| {figure.name} | {_number(figure.value)} {figure.unit} | {spread} | {repetitions} | {figure.bar} |"
+
+
+def line(figures: Iterable[Figure]) -> str:
+    """Return several figures in one line of text."""
+    return ", ".join(f"{figure.name} {said(figure)}" for figure in figures)
+
+
+def said(figure: Figure) -> str:
+    """Return value, unit and spread in a line of text."""
+    spread = _spread(figure)
+    return f"{_number(figure.value)} {figure.unit}{f' ({spread})' if spread else ''}"
+
+
+def _spread(figure: Figure) -> str:
+    return "" if figure.least is None else f"{figure.least:.3g} to {figure.greatest:.3g}"
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def now(name: str, figures: Sequence[Figure]) -> Bench:
+def now(name: str, limits: Sequence[Figure], figures: Sequence[Figure]) -> Bench:
     """Return the figures of a bench that was run just now."""
-    return Bench(name, datetime.now(UTC).isoformat(timespec="seconds"), _commit(), tuple(figures))
+    return Bench(name, datetime.now(UTC).isoformat(timespec="seconds"), _commit(), tuple(limits), tuple(figures))
 
 
 def kept(stem: Path) -> Results:
