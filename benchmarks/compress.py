@@ -88,7 +88,7 @@ def _commands(images: np.ndarray) -> Iterator[Figure]:
     speeds: list[list[float]] = []
     with tempfile.TemporaryDirectory() as place:
         np.save(f"{place}/x.npy", images)
-        for k in range(2):
+        for k in range(REPEATS):
             file = f"{place}/{k}.vdmz"
             words = "compress", "--model", DEMO / "run", "--steps", STEPS, f"{place}/x.npy", "--out", file
             made, back = _vdm(*words), _vdm("decompress", file, "--out", f"{place}/{k}")

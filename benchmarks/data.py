@@ -6,7 +6,7 @@ that nothing has to be downloaded.
 
 import json
 import os
-import statistics
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.figures import Figure, of_repetitions
+from benchmarks.figures import REPEATS, Figure, of_repetitions
 from benchmarks.process import run
 
 _SYNTHETIC = 60_000
-_REPEATS = 3
 
 
 def write_binary_cifar10(folder: Path) -> None:
@@ -38,27 +37,36 @@ def _process(*words: str) -> tuple[dict[str, Any], float]:
 
 
 def _preparing(source: Path, what: str, temporary: Path) -> Iterator[Figure]:
-    runs = [_process("prepare", str(source), str(temporary / f"data{number}")) for number in range(_REPEATS)]
-    ours = [said["images_per_s"] for said, _ in runs]
+    def in_turn(number: int) -> tuple[float, float, float]:
+        said, peak_gib = _process("prepare", str(source), str(temporary / f"data{number}"))
+        of_tfds, _ = _process("tfds", str(source), str(temporary / f"tfds{number}"))
+        return said["images_per_s"], of_tfds["images_per_s"], peak_gib
+
+    ours, theirs, peaks = zip(*(in_turn(number) for number in range(REPEATS)), strict=True)
     yield of_repetitions(f"prepare 60,000 images of 32x32x3 ({what})", ours, "images/s")
-    theirs, _ = _process("tfds", str(source), str(temporary / "tfds"))
-    yield Figure(name="TFDS builds its cifar10 of the same files", value=theirs["images_per_s"], unit="images/s")
-    ratio = statistics.median(ours) / theirs["images_per_s"]
-    yield Figure(name="prepare, times as fast as TFDS", value=ratio, unit="x", bar="at least 3")
-    yield of_repetitions("its peak memory", [peak for _, peak in runs], "GiB", bar="under 1.5 GiB")
+    yield of_repetitions("TFDS builds its cifar10 of the same files", theirs, "images/s")
+    ratios = [us / them for us, them in zip(ours, theirs, strict=True)]
+    yield of_repetitions("prepare, times as fast as TFDS", ratios, "x", bar="at least 3")
+    yield of_repetitions("its peak memory", peaks, "GiB", bar="under 1.5 GiB")
     for times in (1, 2, 4):
         count = times * _SYNTHETIC
-        _, peak = _process("synthetic", str(count), str(temporary / f"synthetic{times}"))
-        yield Figure(name=f"peak memory, {count:,} synthetic images", value=peak, unit="GiB", bar="flat")
+        peaks = [_peak_gib_of_synthetic(count, temporary / "synthetic") for _ in range(REPEATS)]
+        yield of_repetitions(f"peak memory, {count:,} synthetic images", peaks, "GiB", bar="flat")
+
+
+def _peak_gib_of_synthetic(count: int, out: Path) -> float:
+    _, peak_gib = _process("synthetic", str(count), str(out))
+    shutil.rmtree(out)
+    return peak_gib
 
 
 def _reading(data: Path) -> Iterator[Figure]:
-    times, _ = _process("tf_data", str(data))
-    yield of_repetitions("read 50,000 images, all checks", times["load_split"], "s", bar="under 2 s")
-    best = min(times["tf_data"])
-    yield of_repetitions("tf.data reads them, batch before parse, six settings", times["tf_data"], "s")
-    ratio = best / min(times["load_split"])  # best against best: other work on the machine only adds
-    yield Figure(name="read, times as fast as the best of tf.data", value=ratio, unit="x", bar="at least 1")
+    times, _ = _process("tf_data", str(data), str(REPEATS))
+    ours, theirs = times["load_split"], times["tf_data"]
+    yield of_repetitions("read 50,000 images, all checks", ours, "s", bar="under 2 s")
+    yield of_repetitions("tf.data reads them, batch before parse, the best of six settings", theirs, "s")
+    ratios = [them / us for us, them in zip(ours, theirs, strict=True)]
+    yield of_repetitions("read, times as fast as the best of tf.data", ratios, "x", bar="at least 1")
 
 
 def figures() -> Iterator[Figure]:

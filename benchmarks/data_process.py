@@ -1,6 +1,7 @@
 """What the data bench runs as a process of its own, to see its memory; each prints one line of JSON.
 
-usage: python -m benchmarks.data_process prepare SOURCE OUT | tfds SOURCE OUT | synthetic NUM_IMAGES OUT | tf_data OUT
+usage: python -m benchmarks.data_process prepare SOURCE OUT | tfds SOURCE OUT | synthetic NUM_IMAGES OUT |
+  tf_data OUT ROUNDS
 """
 
 import json
@@ -19,8 +20,6 @@ from beam_jobs.prepare import prepare
 from pipelines.prepare import run as run_prepare
 from vdm_lib.data import load_split
 from vdm_lib.files.records import Record
-
-_REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def tfds(source: str, out: str) -> dict[str, float]:
     return {"images_per_s": sum(split.num_examples for split in builder.info.splits.values()) / seconds}
 
 
-def tf_data(out: str) -> dict[str, list[float]]:
-    """Return the seconds of reading train by `load_split`, and by tf.data in the fastest of several settings."""
+def tf_data(out: str, rounds: str) -> dict[str, list[float]]:
+    """Return the seconds of reading train by `load_split` and by tf.data, in each round the best of six each."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
@@ -98,16 +97,14 @@ def tf_data(out: str) -> dict[str, list[float]]:
         np.concatenate([images.numpy() for images, _ in examples])
 
     settings = [(batch_size, files_at_once) for batch_size in (256, 1024, 4096) for files_at_once in (None, 2)]
-    ours: list[float] = []
-    theirs = {setting: float("inf") for setting in settings}
-    # Turn by turn, so that other work on the machine slows both; a round that is not counted warms both up.
-    for counted in [False] + [True] * _REPEATS:
-        for setting in settings:
-            seconds = [_seconds(lambda: load_split(out, "train")), _seconds(partial(read, *setting))]
-            if counted:
-                ours.append(seconds[0])
-                theirs[setting] = min(theirs[setting], seconds[1])
-    return {"tf_data": list(theirs.values()), "load_split": ours}
+    # Turn by turn, so that other work on the machine slows both; a round that is not counted warms both up. Best
+    # against best: other work only adds.
+    ours, theirs = [], []
+    for _ in range(int(rounds) + 1):
+        of_round = [(_seconds(lambda: load_split(out, "train")), _seconds(partial(read, *each))) for each in settings]
+        ours.append(min(us for us, _ in of_round))
+        theirs.append(min(them for _, them in of_round))
+    return {"tf_data": theirs[1:], "load_split": ours[1:]}
 
 
 def _seconds(work: Any) -> float:

@@ -1,7 +1,6 @@
 """The real `cifar10` model at batch 32: how near the network is to the machine's limit, and what comes beside it."""
 
 import statistics
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import configs
-from benchmarks.figures import Figure, matmul_peak_flops, of_repetitions, random_params, seconds
+from benchmarks.figures import REPEATS, Figure, matmul_peak_flops, of_repetitions, random_params, seconds
 from pipelines import run_dir
 from vdm_lib.config import EvalConfig
 from vdm_lib.data import Split, load_split
@@ -24,11 +23,11 @@ from vdm_lib.evaluation.passes import Estimate, Runner
 from vdm_lib.model import VDM
 from vdm_lib.restore import restore_ema
 from vdm_lib.sharding import make_mesh
+from vdm_lib.types import Params
 
 BATCH = 32
 TEST_IMAGES = 10_000
 DEMO = Path("demo")
-SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def _network() -> list[Figure]:
 
     def work(runner: Runner, estimate: Estimate) -> list[float]:
         runner(estimate, times, key)
-        return seconds(lambda: runner(estimate, times, key), 5)
+        return seconds(lambda: runner(estimate, times, key))
 
     # Before and after the network, as the machine's own speed moves.
     before = matmul_peak_flops()
@@ -67,17 +66,21 @@ def _network() -> list[Figure]:
     at_once = work(replace(runner, at_once=0), DiffusionLoss(model))
     beside = work(runner, DiffusionLoss(_WithoutNetwork(data=config.data, model=config.model)))
     many = np.resize(images, (TEST_IMAGES, *config.data.image_shape))
-    started = time.perf_counter()
-    controls = make_controls(model, replace(runner, split=replace(split, images=many)), "linear_and_levels")
-    jax.block_until_ready([control.runner.params for control in controls])
-    made = time.perf_counter() - started
+    runner_of_many = replace(runner, split=replace(split, images=many))
+
+    def fit() -> list[Params]:
+        return [control.runner.params for control in make_controls(model, runner_of_many, "linear_and_levels")]
+
+    def exact_parts() -> None:
+        for table in (recon_table(-13.3, 256), prior_table(5.0, 256)):
+            per_image(table, many)
+
+    fitted, exact = seconds(fit), seconds(exact_parts)
+    controls = make_controls(model, runner_of_many, "linear_and_levels")
     controls = [replace(control, runner=replace(control.runner, split=split)) for control in controls]
-    of_controls = [work(control.runner, control.estimate) for control in controls]
-    started = time.perf_counter()
-    for table in (recon_table(-13.3, 256), prior_table(5.0, 256)):
-        per_image(table, many)
-    exact = time.perf_counter() - started
-    pass_s = statistics.median(whole) * TEST_IMAGES / BATCH
+    of_controls = [sum(each) for each in zip(*(work(each.runner, each.estimate) for each in controls), strict=True)]
+    batch_s = statistics.median(whole)
+    pass_s = batch_s * TEST_IMAGES / BATCH
     return [
         of_repetitions(
             "evaluation, cifar10, batch 32: FLOP/s of the network over the matmul peak",
@@ -87,27 +90,24 @@ def _network() -> list[Figure]:
         ),
         of_repetitions(
             "all 32 images at once through the network, over as many as the cache holds",
-            [100 * slow / statistics.median(whole) for slow in at_once],
+            [100 * slow / batch_s for slow in at_once],
             "% of the time",
         ),
-        Figure(name="the same", value=BATCH / statistics.median(whole), unit="images/s"),
-        Figure(
-            name="its noise, schedule, encoding and input",
-            value=100 * statistics.median(beside) / statistics.median(whole),
-            unit="% of the time",
-            bar="under 3 %",
+        of_repetitions("the same", [BATCH / each for each in whole], "images/s"),
+        of_repetitions(
+            "its noise, schedule, encoding and input", [100 * each / batch_s for each in beside], "% of the time",
+            "under 3 %",
         ),
-        Figure(
-            name="its control variates",
-            value=100 * sum(statistics.median(each) for each in of_controls) / statistics.median(whole),
-            unit="% of the time",
-            bar="under 3 % with the line above",
+        of_repetitions(
+            "its control variates", [100 * each / batch_s for each in of_controls], "% of the time",
+            "under 3 % with the line above",
         ),
-        Figure(
-            name="denoisers of the control variates, 10,000 images", value=100 * made / pass_s, unit="% of one pass"
+        of_repetitions(
+            "denoisers of the control variates, 10,000 images", [100 * each / pass_s for each in fitted],
+            "% of one pass",
         ),
-        Figure(name="the exact parts of 10,000 images", value=100 * exact / pass_s, unit="% of one pass"),
-    ]
+        of_repetitions("the exact parts of 10,000 images", [100 * each / pass_s for each in exact], "% of one pass"),
+    ]  # fmt: skip
 
 
 def _gain() -> list[Figure]:
@@ -119,7 +119,7 @@ def _gain() -> list[Figure]:
     split = load_split(str(DEMO / "data"), "test")
     runner = make_runner(config, restored.params, split, make_mesh())
     model, factors = VDM.from_config(config), []
-    for seed in range(SEEDS):
+    for seed in range(REPEATS):
         evaluation = replace(EvalConfig(passes=16), seed=seed)
         costs = []
         for how in (("uniform", "none"), ("importance", "linear_and_levels")):

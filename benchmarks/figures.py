@@ -1,6 +1,5 @@
-"""What every bench shares: a figure with its spread, wall times, this machine's own limit, a network to time."""
+"""What every bench shares: a figure with its spread, wall times, the rate of a matrix product, a network to time."""
 
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -90,8 +89,3 @@ def random_params(model: VDM, rng: np.random.Generator) -> Params:
     """Return parameters away from the zeros that a fresh network ends in, made without compiling its initialisation."""
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return jax.tree.map(lambda leaf: jnp.asarray(0.02 * rng.standard_normal(leaf.shape, np.float32)), shapes)
-
-
-def peak_rss_gib() -> float:
-    """Return the largest resident memory that this process has had, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,6 +1,5 @@
 """Sampling: what a step costs beside the network alone, and how fast the solvers without noise converge."""
 
-import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import configs
-from benchmarks.figures import Figure, of_repetitions, random_params, seconds
+from benchmarks.figures import REPEATS, Figure, of_repetitions, random_params, seconds, single
 from pipelines import run_dir
 from vdm_lib import sampling
 from vdm_lib.model import VDM
@@ -50,7 +49,7 @@ def _beside_the_network() -> Iterator[Figure]:
     arguments = {name: (params, z_1) if name == "network" else (params, chain, number) for name in works}
     times: dict[str, list[float]] = {name: [] for name in works}
     # Turn by turn, as the machine's own speed moves.
-    for round_ in range(6):
+    for round_ in range(REPEATS + 1):
         for name, work in works.items():
             (taken,) = seconds(lambda work=work, name=name: work(*arguments[name]), 1)
             if round_ > 0:
@@ -60,7 +59,7 @@ def _beside_the_network() -> Iterator[Figure]:
         yield of_repetitions(
             f"a step of {solver}, cifar10, batch {BATCH}, over the network alone", ratios, "%", "at most 110 %"
         )
-    yield Figure(name="the same", value=BATCH / statistics.median(times["dpm"]), unit="images x steps/s")
+    yield of_repetitions("the same", [BATCH / each for each in times["dpm"]], "images x steps/s")
 
 
 def _quality() -> Iterator[Figure]:
@@ -73,7 +72,7 @@ def _quality() -> Iterator[Figure]:
         for num_steps in STEPS:
             distance = np.sqrt(np.mean(np.square(np.asarray(denoise(params, num_steps)) - limit)))
             name = f"{solver}, {num_steps} steps, demo's model: RMS distance of z_0 to {LIMIT_STEPS} steps of dpm"
-            yield Figure(name=name, value=float(distance), unit="of 2 from black to white")
+            yield single(name, float(distance), "of 2 from black to white")
 
 
 def _denoising(model: VDM, sampler: Sampler) -> Callable[[Params, int], jax.Array]:

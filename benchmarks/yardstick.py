@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.figures import Figure, of_repetitions
+from benchmarks.figures import REPEATS, Figure, of_repetitions
 
-BATCH, SIZE, ROUNDS, REPEATS = 8, 32, 2, 3
+BATCH, SIZE, STEPS = 8, 32, 2
 # What a command does before anything else.
 _AS_A_COMMAND = "from pipelines.freed_memory import keep_freed_memory; keep_freed_memory()"
 
 
 def figures() -> Iterator[Figure]:
-    """Yield seconds of both and their ratios, each of `ROUNDS` rounds in which they took turns."""
+    """Yield seconds of both and their ratios, each of several rounds in which they took turns."""
     if importlib.util.find_spec("torch") is None:
         print("yardstick: PyTorch is not here: make setup-bench", file=sys.stderr)
         return
@@ -30,23 +30,24 @@ def figures() -> Iterator[Figure]:
         ("evaluation", "evaluation_times", "torch_evaluation_times"),
     ):
         # PyTorch frees and takes its memory as it likes.
-        rounds = [(_in_process(ours, _AS_A_COMMAND), _in_process(theirs)) for _ in range(ROUNDS)]
-        yield of_repetitions(f"{what}, cifar10's network, batch 8", [t for each, _ in rounds for t in each], "s")
-        yield of_repetitions(f"{what} of the same network in PyTorch", [t for _, each in rounds for t in each], "s")
-        ratios = [statistics.median(ours) / statistics.median(theirs) for ours, theirs in rounds]
+        rounds = [(_in_process(ours, _AS_A_COMMAND), _in_process(theirs)) for _ in range(REPEATS)]
+        yield of_repetitions(f"{what}, cifar10's network, batch 8", [ours for ours, _ in rounds], "s")
+        yield of_repetitions(f"{what} of the same network in PyTorch", [theirs for _, theirs in rounds], "s")
+        ratios = [ours / theirs for ours, theirs in rounds]
         yield of_repetitions(f"{what}, PyTorch's time times", ratios, "x", bar="at most 1.1")
 
 
-def _in_process(name: str, begin: str = "pass") -> list[float]:
+def _in_process(name: str, begin: str = "pass") -> float:
+    """Return the mean of the seconds that a function below returns, called in a process of its own."""
     code = f"{begin}; import json; from benchmarks.yardstick import {name}; print(json.dumps({name}()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return statistics.mean(json.loads(done.stdout.splitlines()[-1]))
 
 
 def _seconds(work: Callable[[], object]) -> list[float]:
     """Return the wall time of each repetition after one that does not count."""
     times = []
-    for _ in range(REPEATS + 1):
+    for _ in range(STEPS + 1):
         started = time.perf_counter()
         work()
         times.append(time.perf_counter() - started)

@@ -7,34 +7,51 @@ import pytest
 
 from benchmarks import compare
 from benchmarks.__main__ import main
-from benchmarks.figures import Figure, of_repetitions
+from benchmarks.figures import Figure, estimate, of_repetitions, single
 from benchmarks.install import closure
 from benchmarks.results import Bench, Results, kept, now, write
 
 
 def _results(*figures: Figure, machine: dict | None = None) -> Results:
-    return Results(machine or {"cores": 2}, (Bench("train", "2026-01-01T00:00:00+00:00", "abc", figures),))
+    return Results(
+        machine or {"cores": 2}, (Bench("train", "2026-01-01T00:00:00+00:00", "abc", (_limit(100.0),), figures),)
+    )
+
+
+def _limit(gflop_per_s: float) -> Figure:
+    return of_repetitions("matrix product", [gflop_per_s] * 5, "GFLOP/s")
 
 
 def test_a_file_holds_what_was_measured(tmp_path):
     stem = tmp_path / "deep" / "one.two"
-    figures = [of_repetitions("a", [1.0, 3.0, 2.0], "s", bar="under 4 s"), Figure(name="b", value=1234.5, unit="x")]
-    results = kept(stem).with_bench(now("train", figures))
+    figures = [of_repetitions("a", [1.0, 3.0, 2.0, 2.0, 2.0], "s", bar="under 4 s"), single("b", 1234.5, "x")]
+    results = kept(stem).with_bench(now("train", [_limit(100.0)], figures))
     write(results, stem)
     assert kept(stem) == results
     table = (tmp_path / "deep" / "one.two.md").read_text()
-    assert "| a | 2 s | 1 to 3 | under 4 s |" in table
-    assert "| b | 1,234 x |  |  |" in table
+    assert "Right before: matrix product 100 GFLOP/s (100 to 100)." in table
+    assert "| a | 2 s | 1 to 3 | 5 | under 4 s |" in table
+    assert "| b | 1,234 x |  |  |  |" in table
+
+
+def test_a_median_is_of_at_least_five():
+    with pytest.raises(ValueError, match="a: 4 repetitions, at least 5"):
+        of_repetitions("a", [1.0] * 4, "s")
+
+
+def test_an_estimate_has_its_standard_error_for_a_spread():
+    figure = estimate("a", 2.0, 0.5, "bits/dim")
+    assert (figure.least, figure.greatest, figure.repetitions) == (1.5, 2.5, None)
 
 
 def test_a_bench_replaces_itself_and_leaves_the_others(tmp_path):
-    old, other, new = (now(name, [Figure(name="a", value=v, unit="s")]) for name, v in [("x", 1), ("y", 2), ("x", 3)])
+    old, other, new = (now(name, [], [single("a", v, "s")]) for name, v in [("x", 1), ("y", 2), ("x", 3)])
     results = kept(tmp_path / "r").with_bench(old).with_bench(other).with_bench(new)
     assert results.benches == (new, other)
 
 
 def test_results_of_another_machine_are_not_added_to(tmp_path):
-    write(_results(Figure(name="a", value=1.0, unit="s"), machine={"cores": 999}), tmp_path / "r")
+    write(_results(single("a", 1.0, "s"), machine={"cores": 999}), tmp_path / "r")
     with pytest.raises(ValueError, match="another machine"):
         kept(tmp_path / "r")
     (tmp_path / "notes.json").write_text("mine")
@@ -48,13 +65,13 @@ def test_results_of_another_machine_are_not_added_to(tmp_path):
         ([1.0, 1.1], [1.05, 1.2], False),
         ([1.0, 1.1], [1.11, 1.2], True),
         ([1.0, 1.1], [0.8, 0.99], True),
-        ([1.0], [1.05], False),
-        ([1.0], [1.2], True),
+        ([1.0], [1.005], False),
+        ([1.0], [1.02], True),
     ],
 )
 def test_a_figure_moved_if_its_repetitions_do_not_overlap(old, new, moved):
     def figure(values: list[float]) -> Figure:
-        return Figure(name="a", value=values[0], unit="s") if len(values) == 1 else of_repetitions("a", values, "s")
+        return Figure(name="a", value=values[0], unit="s") if len(values) == 1 else of_repetitions("a", values * 3, "s")
 
     assert compare.moved(figure(old), figure(new)) is moved
     lines = compare.report(_results(figure(old)), _results(figure(new)))
@@ -62,16 +79,16 @@ def test_a_figure_moved_if_its_repetitions_do_not_overlap(old, new, moved):
 
 
 def test_what_was_not_taken_again_did_not_stay():
-    old = _results(Figure(name="a", value=1.0, unit="s"))
-    new = old.with_bench(Bench("other", "2026-01-02T00:00:00+00:00", "", (Figure(name="b", value=1.0, unit="s"),)))
-    old = old.with_bench(Bench("other", "2026-01-01T00:00:00+00:00", "", (Figure(name="b", value=1.0, unit="s"),)))
+    old = _results(single("a", 1.0, "s"))
+    new = old.with_bench(Bench("other", "2026-01-02T00:00:00+00:00", "", (), (single("b", 1.0, "s"),)))
+    old = old.with_bench(Bench("other", "2026-01-01T00:00:00+00:00", "", (), (single("b", 1.0, "s"),)))
     assert compare.report(old, new)[-1] == "1 of 1 figures stayed within their spread; 1 others were not taken again"
 
 
 def test_what_one_of_both_lacks_and_another_machine_are_said():
     old, new = (
-        _results(Figure(name="a", value=1.0, unit="s")),
-        _results(Figure(name="b", value=1.0, unit="s"), machine={"cores": 4}),
+        _results(single("a", 1.0, "s")),
+        _results(single("b", 1.0, "s"), machine={"cores": 4}),
     )
     text = "\n".join(compare.report(old, new))
     assert "only in the old results: a" in text
@@ -79,15 +96,20 @@ def test_what_one_of_both_lacks_and_another_machine_are_said():
     assert "machines differ" in text
 
 
-def test_results_of_two_hours_are_called_so():
-    old, new = (_results(Figure(name="a", value=1.0, unit="s")) for _ in range(2))
-    later = dataclasses.replace(new.benches[0], taken="2026-01-01T02:30:00+00:00")
-    assert not any("hour apart" in line for line in compare.report(old, new))
-    assert any("hour apart" in line for line in compare.report(old, new.with_bench(later)))
+def test_a_machine_that_moved_is_named():
+    old = _results(single("a", 1.0, "s"))
+    later = dataclasses.replace(old.benches[0], taken="2026-01-01T02:30:00+00:00")
+    assert len(compare.report(old, old.with_bench(later))) == 1
+    slower = dataclasses.replace(later, limits=(_limit(60.0),))
+    said, _ = compare.report(old, old.with_bench(slower))
+    assert said.startswith("train: the machine moved")
+    assert "matrix product 100 GFLOP/s (100 to 100), now 60 GFLOP/s" in said
+    assert compare.report(old, old) == ["0 of 0 figures stayed within their spread; 1 others were not taken again"]
 
 
 def test_a_bench_that_is_asked_for_and_not_taken_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.compiling.figures", lambda: iter(()))
+    monkeypatch.setattr("benchmarks.machine.limits", lambda: iter(()))
     for of_the_process in ("keep_quiet", "keep_freed_memory"):
         monkeypatch.setattr(f"benchmarks.__main__.{of_the_process}", lambda: None)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
@@ -97,7 +119,9 @@ def test_a_bench_that_is_asked_for_and_not_taken_is_an_error(tmp_path, monkeypat
 
 
 def _one(value: object) -> str:
-    return json.dumps({"machine": {}, "benches": [{"figures": [{"name": "a", "unit": "s", "value": value}]}]})
+    return json.dumps(
+        {"machine": {}, "benches": [{"limits": [], "figures": [{"name": "a", "unit": "s", "value": value}]}]}
+    )
 
 
 _NO_FIGURE = json.dumps({"benches": [{"figures": [{"nme": 1}]}], "machine": {}})
@@ -118,7 +142,10 @@ def test_what_is_no_results_file_is_refused_in_one_line(tmp_path, capsys, conten
 def test_a_figure_that_no_bench_measures_is_refused(wrong):
     figure = {"name": "a", "unit": "s", "value": 1.0} | wrong
     text = json.dumps(
-        {"machine": {}, "benches": [{"name": "x", "taken": "2026-01-01", "commit": "", "figures": [figure]}]}
+        {
+            "machine": {},
+            "benches": [{"name": "x", "taken": "2026-01-01", "commit": "", "limits": [], "figures": [figure]}],
+        }
     )
     with pytest.raises(ValueError, match="no results"):
         Results.from_json(text)
@@ -127,7 +154,7 @@ def test_a_figure_that_no_bench_measures_is_refused(wrong):
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path, capsys):
     file = tmp_path / "file"
     file.touch()
-    assert main(["--out", str(file / "results"), "machine"]) == 2
+    assert main(["--out", str(file / "results"), "install"]) == 2
     assert str(file) in capsys.readouterr().err
 
 
