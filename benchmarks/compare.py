@@ -9,12 +9,14 @@ from benchmarks.results import Results, said
 
 # Of a number without a spread: bytes may differ by a date in a file, distances by a last digit.
 _SAME = 0.01
+# Limits are measured within seconds, in which they vary less than from minute to minute.
+_SAME_LIMIT = 0.1
 
 
 def moved(old: Figure, new: Figure) -> bool:
     """Return whether two spreads do not overlap; of a number without a spread, whether it is a hundredth apart."""
     if old.least is None or old.greatest is None or new.least is None or new.greatest is None:
-        return abs(new.value - old.value) > _SAME * abs(old.value)
+        return _apart(old, new, _SAME)
     return new.least > old.greatest or new.greatest < old.least
 
 
@@ -44,10 +46,14 @@ def _limits_moved(old: Results, new: Results) -> list[str]:
         if bench == before.get(bench.name) or bench.name not in before:
             continue
         pairs = zip(before[bench.name].limits, bench.limits, strict=False)
-        limits = [f"{now.name} {said(then)}, now {said(now)}" for then, now in pairs if moved(then, now)]
+        limits = [f"{now.name} {said(then)}, now {said(now)}" for then, now in pairs if _apart(then, now, _SAME_LIMIT)]
         if limits:
             lines.append(f"{bench.name}: the machine moved, compare ratios only: {'; '.join(limits)}")
     return lines
+
+
+def _apart(old: Figure, new: Figure, share: float) -> bool:
+    return abs(new.value - old.value) > share * abs(old.value)
 
 
 def _line(old: Figure, new: Figure) -> str:
