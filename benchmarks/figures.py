@@ -58,7 +58,7 @@ def estimate(name: str, value: float, stderr: float, unit: str) -> Figure:
 
 
 def single(name: str, value: float, unit: str, bar: str = "") -> Figure:
-    """Return a number without a spread: it comes out the same each time, or is a mean of a run, as its name says."""
+    """Return a number without a spread: it comes out the same each time, as bytes and seeded latents do."""
     return Figure(name=name, value=value, unit=unit, bar=bar)
 
 

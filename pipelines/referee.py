@@ -121,8 +121,8 @@ def run(
         without_chance_bpd=float(along.mean() + loss.mean()),
         difference_bpd=float(along.mean() + loss.mean() - per_image.mean()),
         difference_stderr=difference_stderr,
-        encode_images_per_s=repeats * num_images / sum(code.encode_seconds for code in codes),
-        decode_images_per_s=repeats * num_images / sum(code.decode_seconds for code in codes),
+        encode_seconds=tuple(code.encode_seconds for code in codes),
+        decode_seconds=tuple(code.decode_seconds for code in codes),
         other_bpd=rates(split.images),
     )
     times = f"-repeats={repeats}" if repeats > 1 else ""

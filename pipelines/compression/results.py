@@ -107,8 +107,8 @@ class RefereeResult:
         without_chance_bpd: net_bpd less the part of it that is chance and has the mean zero.
         difference_bpd: without_chance_bpd less bound_bpd.
         difference_stderr: its standard error, the bound's within.
-        encode_images_per_s: speed of the encoding, without compilation.
-        decode_images_per_s: the same of the decoding.
+        encode_seconds: time of the encoding of each code, without compilation.
+        decode_seconds: the same of the decoding.
         other_bpd: rates of general formats.
     """
 
@@ -127,8 +127,8 @@ class RefereeResult:
     without_chance_bpd: float
     difference_bpd: float
     difference_stderr: float
-    encode_images_per_s: float
-    decode_images_per_s: float
+    encode_seconds: tuple[float, ...]
+    decode_seconds: tuple[float, ...]
     other_bpd: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -144,7 +144,10 @@ class RefereeResult:
         loss = f"{self.coder_loss_bpd:.5f}"
         if self.coder_loss_bpd_stderr is not None:
             loss = with_error(self.coder_loss_bpd, self.coder_loss_bpd_stderr)
-        speeds = f"{rounded(self.encode_images_per_s)} images/s encoded, {rounded(self.decode_images_per_s)} decoded"
+        encoded, decoded = (
+            _per_s(self.repeats * self.num_images, sum(each)) for each in (self.encode_seconds, self.decode_seconds)
+        )
+        speeds = f"{encoded} images/s encoded, {decoded} decoded"
         rows = [
             ("real code, net", f"{with_error(self.net_bpd, self.net_bpd_stderr)} bits/dim"),
             ("real code, gross", f"{self.gross_bpd:.3f} bits/dim, with the bits that it begins with"),
