@@ -1,7 +1,8 @@
 """Named experiments: one module each, values only, and the one way to load them.
 
 `load(name, overrides)` is what the command line and the flows call; both give an override as a dotted key and a
-value that is JSON if it parses as JSON, else a string.
+value that is JSON if it parses as JSON, else a string. `configs.schema`, and pydantic with it, is imported when a
+config is at hand: `vdm --help` takes half the time without.
 """
 
 import difflib
@@ -10,10 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from configs.problems import first_problem
-from vdm_lib.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
+from vdm_lib.config import Config
 from vdm_lib.errors import ConfigError
 
 NAMES = (
@@ -27,11 +25,6 @@ NAMES = (
     "imagenet32",
     "imagenet64",
 )
-
-# pydantic reads the dataclasses of vdm_lib, which knows nothing of pydantic.
-for _type in (Config, DataConfig, ModelConfig, OptimConfig, TrainConfig, EvalConfig):
-    _type.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)  # type: ignore[attr-defined]
-_ADAPTER = TypeAdapter(Config)
 
 
 def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -51,7 +44,9 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
 
 def override_keys() -> list[str]:
     """Return every dotted key that an override can have."""
-    return _dotted_keys(_ADAPTER.dump_python(load(NAMES[0]), mode="json"))
+    from configs import schema
+
+    return _dotted_keys(schema.to_values(load(NAMES[0])))
 
 
 def override(config: Config, overrides: Mapping[str, Any]) -> Config:
@@ -64,7 +59,9 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
     Raises:
       ConfigError: unknown key (the nearest right one is named), or a value of the wrong type or range.
     """
-    values = _ADAPTER.dump_python(config, mode="json")
+    from configs import schema
+
+    values = schema.to_values(config)
     known = _dotted_keys(values)
     for key, value in overrides.items():
         if key not in known:
@@ -74,7 +71,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
         for part in path:
             section = section[part]
         section[last] = value
-    return _validate(json.dumps(values), "config")
+    return schema.from_json(json.dumps(values), "config")
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -100,7 +97,9 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 
 def to_json(config: Config) -> str:
     """Return the text of `config.json`."""
-    return _ADAPTER.dump_json(config, indent=2).decode() + "\n"
+    from configs import schema
+
+    return schema.to_json(config)
 
 
 def from_json(text: str, origin: str) -> Config:
@@ -109,15 +108,9 @@ def from_json(text: str, origin: str) -> Config:
     Raises:
       ConfigError: not the JSON of a config; the message names `origin`.
     """
-    return _validate(text, origin)
+    from configs import schema
 
-
-def _validate(text: str, origin: str) -> Config:
-    try:
-        # Strict, so that 1.5, "64" or true is no integer; JSON lists still become tuples.
-        return _ADAPTER.validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {first_problem(error)}") from None
+    return schema.from_json(text, origin)
 
 
 def _dotted_keys(values: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -6,7 +6,10 @@ import platform
 from pathlib import Path
 
 DIRECTORY, LARGEST = "JAX_COMPILATION_CACHE_DIR", "JAX_COMPILATION_CACHE_MAX_SIZE"
+SHORTEST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 MAX_BYTES = 2 * 10**9
+# By default jax keeps what took a second: a start compiles dozens of programs that take less, 2 s in all.
+MIN_COMPILE_S = 0.05
 
 
 def keep_compiled() -> None:
@@ -28,6 +31,7 @@ def keep_compiled() -> None:
         os.environ[DIRECTORY] = str(place)
         # With a limit jax also locks the directory, so that nobody reads half a file.
         os.environ.setdefault(LARGEST, str(MAX_BYTES))
+        os.environ.setdefault(SHORTEST, str(MIN_COMPILE_S))
 
 
 def _processor() -> str:

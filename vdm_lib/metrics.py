@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 
 from vdm_lib.errors import CheckpointError
 from vdm_lib.files.records import write_atomically
+from vdm_lib.files.without_torch import without_torch
 
 
 def mean_metrics(rows: Sequence[Mapping[str, int | float]]) -> dict[str, float]:
@@ -82,7 +83,8 @@ class MetricsWriter:
             (self._local / "metrics.jsonl").write_text(text)
 
     def __enter__(self) -> "MetricsWriter":
-        from tensorboardX import SummaryWriter
+        with without_torch():
+            from tensorboardX import SummaryWriter
 
         self._file = self._open.enter_context((self._local / "metrics.jsonl").open("a"))
         self._board = SummaryWriter(str(self._local / "tensorboard"), purge_step=self._from_step + 1)

@@ -13,6 +13,7 @@ from etils import epath
 from pipelines.run_dir import read_config
 from vdm_lib.config import Config
 from vdm_lib.errors import CheckpointError
+from vdm_lib.files.without_torch import without_torch
 from vdm_lib.metrics import read_metrics
 from vdm_lib.report import BpdReport
 
@@ -118,7 +119,9 @@ def _board_pictures(directory: epath.Path) -> Iterator[Picture]:
     if not directory.exists():
         return
     from google.protobuf.message import DecodeError
-    from tensorboardX.proto.event_pb2 import Event
+
+    with without_torch():
+        from tensorboardX.proto.event_pb2 import Event
 
     found = {}
     for path in sorted(directory.iterdir(), key=lambda path: path.name):

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipelines.compilation_cache import DIRECTORY, keep_compiled
+import pytest
+
+from pipelines.compilation_cache import DIRECTORY, MIN_COMPILE_S, SHORTEST, keep_compiled
 
 CODE = """
 from pipelines.compilation_cache import keep_compiled
@@ -28,6 +30,17 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
     assert first
     _run(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*-cache")) == first
+
+
+@pytest.mark.parametrize(("of_the_user", "kept"), [(None, str(MIN_COMPILE_S)), ("5", "5")])
+def test_short_programs_are_kept_unless_the_user_says_otherwise(tmp_path, monkeypatch, of_the_user, kept):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(DIRECTORY)
+    monkeypatch.delenv(SHORTEST)
+    if of_the_user is not None:
+        monkeypatch.setenv(SHORTEST, of_the_user)
+    keep_compiled()
+    assert os.environ[SHORTEST] == kept
 
 
 def test_a_place_that_cannot_be_written_keeps_nothing(tmp_path, monkeypatch):
