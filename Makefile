@@ -41,7 +41,7 @@ setup-plan: setup  ## adds the TPU compiler, 684 MB, for `vdm plan`
 setup-onnx: setup  ## adds what `vdm export --onnx` needs, 185 MB
 	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements.lock --no-build-isolation --editable '.[onnx]'
 
-setup-bench: setup  ## adds PyTorch for the bench `yardstick`, some GB
+setup-bench: setup  ## adds PyTorch for the benches `*_yardstick`, some GB
 	$(UV) pip install --quiet --python $(BIN)/python --constraints requirements.lock --no-build-isolation --editable '.[bench]'
 
 docs: setup  ## docs/api: the pages of vdm_lib, made of its docstrings

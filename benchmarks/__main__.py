@@ -16,8 +16,8 @@ from pipelines.freed_memory import keep_freed_memory
 from pipelines.quiet import keep_quiet
 
 NAMES = (
-    "startup", "data", "train", "yardstick", "checkpoint", "evaluate", "sample", "accuracy", "compress",
-    "compression_curve", "compiling", "export", "flows", "install",
+    "startup", "data", "train", "train_yardstick", "checkpoint", "evaluate", "evaluate_yardstick", "sample",
+    "accuracy", "compress", "compression_curve", "compiling", "export", "flows", "install",
 )  # fmt: skip
 LATEST = Path(__file__).parent / "results" / "latest"
 
