@@ -88,8 +88,9 @@ class Results:
         machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         lines = [f"{machine}. Made by `make bench`; benchmarks/README.md says how each figure is taken.", ""]
         for bench in self.benches:
-            taken = f"{bench.taken}, code {bench.commit or 'unknown'}. Right before: {line(bench.limits)}."
-            lines += [f"## {bench.name}", "", taken, "", HEADER, *map(row, bench.figures), ""]
+            taken = f"{bench.taken}, code {bench.commit or 'unknown'}."
+            limits = f" Right before: {line(bench.limits)}." if bench.limits else ""
+            lines += [f"## {bench.name}", "", taken + limits, "", HEADER, *map(row, bench.figures), ""]
         return "\n".join(lines)
 
 
