@@ -44,9 +44,10 @@ def figures() -> Iterator[Figure]:
         classes = np.arange(NUM_IMAGES) % 10
         measured = classifiers(images).accuracy(classes)
         curves[solver][num_steps] = measured
-        yield _figure(f"{NUM_IMAGES} samples by {num_steps} steps of {solver}", measured)
+        what = f"{NUM_IMAGES} samples by {num_steps} steps of {solver}"
+        yield _figure(what, measured)
         spread = _variance(images, classes) / of_train
-        yield single("the same: variance within a class", spread, "of train images'")
+        yield single(f"{what}: variance within a class", spread, "of train images'")
     _draw(curves, limit)
 
 

@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figures import Figure
-from benchmarks.results import Results, said
+from benchmarks.results import Bench, Results, said
 
 # Of a number without a spread: bytes may differ by a date in a file, distances by a last digit.
 _SAME = 0.01
@@ -25,10 +26,10 @@ def report(old: Results, new: Results) -> list[str]:
 
     A bench that is the same run in both, as `make bench ONLY=` leaves the others, says nothing about what stayed.
     """
-    before, after = ({figure.name: figure for figure in results.figures} for results in (old, new))
-    not_again = {figure.name for bench in new.benches if bench in old.benches for figure in bench.figures}
+    before, after = _named(old.benches), _named(new.benches)
+    not_again = _named([bench for bench in new.benches if bench in old.benches])
     both = [name for name in after if name in before and name not in not_again]
-    lines = [_line(before[name], after[name]) for name in both if moved(before[name], after[name])]
+    lines = [_line(name, before[name], after[name]) for name in both if moved(before[name], after[name])]
     stayed = len(both) - len(lines)
     lines += [f"only in the old results: {name}" for name in before if name not in after]
     lines += [f"only in the new results: {name}" for name in after if name not in before]
@@ -37,6 +38,11 @@ def report(old: Results, new: Results) -> list[str]:
     lines += _limits_moved(old, new)
     summary = f"{stayed} of {len(both)} figures stayed within their spread"
     return [*lines, f"{summary}; {len(not_again)} others were not taken again" if not_again else summary]
+
+
+def _named(benches: Sequence[Bench]) -> dict[str, Figure]:
+    """Return the figures by the names of their bench and their own, which two benches may share."""
+    return {f"{bench.name}: {figure.name}": figure for bench in benches for figure in bench.figures}
 
 
 def _limits_moved(old: Results, new: Results) -> list[str]:
@@ -56,9 +62,9 @@ def _apart(old: Figure, new: Figure, share: float) -> bool:
     return abs(new.value - old.value) > share * abs(old.value)
 
 
-def _line(old: Figure, new: Figure) -> str:
+def _line(name: str, old: Figure, new: Figure) -> str:
     change = f", {100 * (new.value - old.value) / abs(old.value):+.0f} %" if old.value else ""
-    return f"{new.name}: {said(old)} before, {said(new)} now{change}"
+    return f"{name}: {said(old)} before, {said(new)} now{change}"
 
 
 def main(words: list[str]) -> int:

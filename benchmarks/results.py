@@ -52,11 +52,6 @@ class Results:
     machine: dict[str, str | float]
     benches: tuple[Bench, ...]
 
-    @property
-    def figures(self) -> tuple[Figure, ...]:
-        """The figures of all benches."""
-        return tuple(figure for bench in self.benches for figure in bench.figures)
-
     def with_bench(self, bench: Bench) -> "Results":
         """Return the results with this run of a bench in the place of an older one, else behind the others."""
         if bench.name not in {each.name for each in self.benches}:

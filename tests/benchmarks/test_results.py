@@ -85,14 +85,24 @@ def test_what_was_not_taken_again_did_not_stay():
     assert compare.report(old, new)[-1] == "1 of 1 figures stayed within their spread; 1 others were not taken again"
 
 
+def test_two_benches_may_have_figures_of_one_name():
+    def results(value: float) -> Results:
+        other = Bench("other", "2026-01-01T00:00:00+00:00", "", (), (single("a", 1.0, "s"),))
+        return _results(single("a", value, "s")).with_bench(other)
+
+    again = dataclasses.replace(results(2.0).benches[0], taken="2026-01-02T00:00:00+00:00")
+    lines = compare.report(results(1.0), results(1.0).with_bench(again))
+    assert lines[0] == "train: a: 1 s before, 2 s now, +100 %"
+
+
 def test_what_one_of_both_lacks_and_another_machine_are_said():
     old, new = (
         _results(single("a", 1.0, "s")),
         _results(single("b", 1.0, "s"), machine={"cores": 4}),
     )
     text = "\n".join(compare.report(old, new))
-    assert "only in the old results: a" in text
-    assert "only in the new results: b" in text
+    assert "only in the old results: train: a" in text
+    assert "only in the new results: train: b" in text
     assert "machines differ" in text
 
 
