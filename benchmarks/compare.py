@@ -47,11 +47,9 @@ def _named(benches: Sequence[Bench]) -> dict[str, Figure]:
 
 def _limits_moved(old: Results, new: Results) -> list[str]:
     """Return a line for each bench of which the machine itself was slower or quicker than before."""
-    before, lines = {bench.name: bench for bench in old.benches}, []
+    before, lines = {bench.name: bench.limits for bench in old.benches}, []
     for bench in new.benches:
-        if bench == before.get(bench.name) or bench.name not in before:
-            continue
-        pairs = zip(before[bench.name].limits, bench.limits, strict=False)
+        pairs = zip(before.get(bench.name, ()), bench.limits, strict=False)
         limits = [f"{now.name} {said(then)}, now {said(now)}" for then, now in pairs if _apart(then, now, _SAME_LIMIT)]
         if limits:
             lines.append(f"{bench.name}: the machine moved, compare ratios only: {'; '.join(limits)}")

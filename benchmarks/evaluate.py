@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import configs
-from benchmarks.figures import REPEATS, Figure, matmul_peak_flops, of_repetitions, random_params, seconds
+from benchmarks.figures import REPEATS, Figure, later_seconds, matmul_peak_flops, of_repetitions, random_params, seconds
 from pipelines import run_dir
 from vdm_lib.config import EvalConfig
 from vdm_lib.data import Split, load_split
@@ -56,8 +56,7 @@ def _network() -> list[Figure]:
     flops = lowered.cost_analysis()["flops"]
 
     def work(runner: Runner, estimate: Estimate) -> list[float]:
-        runner(estimate, times, key)
-        return seconds(lambda: runner(estimate, times, key))
+        return later_seconds(lambda: runner(estimate, times, key))
 
     # Before and after the network, as the machine's own speed moves.
     before = matmul_peak_flops()

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure
-from benchmarks.in_turn import BATCH, against_torch, images, repeated_s, torch_network
+from benchmarks.figures import Figure, later_seconds
+from benchmarks.in_turn import BATCH, against_torch, images, torch_network
 
 # An evaluation is thousands of batches: what the first ones take more does not count.
 BATCHES = 5
@@ -31,7 +31,7 @@ def evaluation_times() -> list[float]:
     model, split = VDM.from_config(config), Split("test", images(), np.zeros(BATCH, np.int64), 256, "0" * 64)
     runner = make_runner(config, random_params(model, np.random.default_rng(0)), split, make_mesh())
     loss, times, key = DiffusionLoss(model), np.linspace(0, 1, BATCH, dtype=np.float32), jax.random.key(0)
-    return repeated_s(lambda: runner(loss, times, key), BATCHES)
+    return later_seconds(lambda: runner(loss, times, key), BATCHES)
 
 
 def torch_evaluation_times() -> list[float]:
@@ -41,4 +41,4 @@ def torch_evaluation_times() -> list[float]:
     network, z, t = torch_network()
     network.eval()
     with torch.no_grad():
-        return repeated_s(lambda: network(z, t), BATCHES)
+        return later_seconds(lambda: network(z, t), BATCHES)

@@ -6,13 +6,12 @@ So neither's threads stand beside the other's. PyTorch comes with the group `.[b
 import importlib.util
 import json
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.figures import REPEATS, Figure, of_repetitions
+from benchmarks.process import run
 
 BATCH, SIZE = 8, 32
 # What a command does before anything else; PyTorch frees and takes its memory as it likes.
@@ -41,18 +40,8 @@ def _in_process(function: str, begin: str = "pass") -> float:
     """Return the median of the seconds that a function returns in a process of its own."""
     module, _, name = function.partition(":")
     code = f"{begin}; import json; from {module} import {name}; print(json.dumps({name}()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return statistics.median(json.loads(done.stdout.splitlines()[-1]))
-
-
-def repeated_s(work: Callable[[], object], repetitions: int) -> list[float]:
-    """Return the wall time of each repetition after one that does not count."""
-    times = []
-    for _ in range(repetitions + 1):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return times[1:]
+    said = run([sys.executable, "-c", code], quiet=True).said
+    return statistics.median(json.loads(said.splitlines()[-1]))
 
 
 def torch_network() -> tuple[Any, Any, Any]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from benchmarks.figures import Figure
-from benchmarks.in_turn import BATCH, against_torch, images, repeated_s, torch_network
+from benchmarks.figures import Figure, later_seconds
+from benchmarks.in_turn import BATCH, against_torch, images, torch_network
 
 STEPS = 2
 
@@ -30,7 +30,7 @@ def training_times() -> list[float]:
         state, metrics = step(state, images())
         jax.block_until_ready(metrics)
 
-    return repeated_s(train, STEPS)
+    return later_seconds(train, STEPS)
 
 
 def torch_training_times() -> list[float]:
@@ -48,4 +48,4 @@ def torch_training_times() -> list[float]:
         with torch.no_grad():
             torch._foreach_lerp_(average, list(network.parameters()), 1e-4)
 
-    return repeated_s(train, STEPS)
+    return later_seconds(train, STEPS)

@@ -71,7 +71,7 @@ def test_results_of_another_machine_are_not_added_to(tmp_path):
 )
 def test_a_figure_moved_if_its_repetitions_do_not_overlap(old, new, moved):
     def figure(values: list[float]) -> Figure:
-        return Figure(name="a", value=values[0], unit="s") if len(values) == 1 else of_repetitions("a", values * 3, "s")
+        return single("a", values[0], "s") if len(values) == 1 else of_repetitions("a", values * 3, "s")
 
     assert compare.moved(figure(old), figure(new)) is moved
     lines = compare.report(_results(figure(old)), _results(figure(new)))
